@@ -1,0 +1,178 @@
+"""The Rust core: event loop, vLLM V1 scheduling rules, KV cache and cost models."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+@final
+class StepShape:
+    """What a cost model sees of a step: sums over its requests (docs/spec.md, section 8)."""
+
+    def __new__(
+        cls,
+        *,
+        prefill_seqs: int = 0,
+        prefill_tokens: int = 0,
+        prefill_attention_pairs: int = 0,
+        prefill_context_tokens: int = 0,
+        decode_seqs: int = 0,
+        decode_context_tokens: int = 0,
+        sampled_seqs: int = 0,
+    ) -> StepShape: ...
+    @staticmethod
+    def prefill(batch_size: int, seq_length: int, cached_length: int = 0) -> StepShape:
+        """A step of whole prompts, each on top of ``cached_length`` cached tokens."""
+
+    @staticmethod
+    def decode(batch_size: int, context_length: int) -> StepShape:
+        """A step of one token per sequence; ``context_length`` counts the new token."""
+
+    @property
+    def prefill_seqs(self) -> int: ...
+    @property
+    def prefill_tokens(self) -> int: ...
+    @property
+    def prefill_attention_pairs(self) -> int: ...
+    @property
+    def prefill_context_tokens(self) -> int: ...
+    @property
+    def decode_seqs(self) -> int: ...
+    @property
+    def decode_context_tokens(self) -> int: ...
+    @property
+    def sampled_seqs(self) -> int: ...
+
+@final
+class OperationCost:
+    """One component of a step: what it computes, moves and takes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def operations(self) -> float:
+        """Floating-point operations per accelerator."""
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of memory traffic (of link traffic where ``bound`` is "communication")."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def bound(self) -> str:
+        """What limits it: "compute", "memory", "communication", "latency" or "overhead"."""
+
+@final
+class CostModel:
+    """What prices a step; immutable, shared by engines."""
+
+    @staticmethod
+    def fixed(
+        step_ns: int,
+        prefill_token_ns: int = 0,
+        decode_seq_ns: int = 0,
+        context_token_ns: int = 0,
+    ) -> CostModel:
+        """Whole nanoseconds, linear in the step's sums (docs/spec.md, section 8)."""
+
+    @staticmethod
+    def roofline(model: Any, hardware: Any) -> CostModel:
+        """Operation-by-operation roofline.
+
+        ``model`` and ``hardware`` have the attributes of
+        ``performance_models.roofline.RooflineModelShape`` and ``RooflineHardware``.
+        """
+
+    @staticmethod
+    def external(step_seconds: Callable[[StepShape], float]) -> CostModel:
+        """A Python callable that gives seconds for a step."""
+
+    def step_ns(self, step: StepShape) -> int: ...
+    def step_seconds(self, step: StepShape) -> float: ...
+    def breakdown(self, step: StepShape) -> list[OperationCost]:
+        """Components of a step whose seconds sum to ``step_seconds`` (roofline models only)."""
+
+@final
+class Progress:
+    """Where a simulation stands."""
+
+    @property
+    def done(self) -> bool: ...
+    @property
+    def now_ns(self) -> int: ...
+    @property
+    def arrived(self) -> int: ...
+    @property
+    def answered(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+@final
+class EngineStats:
+    """Totals of one engine over the whole run."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    @property
+    def busy_ns(self) -> int: ...
+    @property
+    def requests(self) -> int:
+        """Requests routed to the engine."""
+
+    @property
+    def peak_blocks(self) -> int:
+        """Most KV blocks in use at once."""
+
+    @property
+    def total(self) -> StepShape:
+        """The sums of all steps."""
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of all steps per accelerator (0 where the model has none)."""
+
+    @property
+    def bytes(self) -> float:
+        """Memory traffic of all steps per accelerator (0 where the model has none)."""
+
+@final
+class Simulation:
+    """A cluster and its workload, advanced slice by slice."""
+
+    def __new__(
+        cls,
+        *,
+        pools: Sequence[tuple[Any, CostModel, int]],
+        router: str,
+        arrival_ns: NDArray[np.int64],
+        prompt_tokens: NDArray[np.int64],
+        output_tokens: NDArray[np.int64],
+        max_concurrency: int | None = None,
+        record_steps: bool = False,
+    ) -> Simulation:
+        """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count)."""
+
+    def run_slice(self, max_events: int) -> Progress:
+        """Process at most ``max_events`` events with the interpreter lock released."""
+
+    def request_columns(self) -> dict[str, NDArray[Any]]:
+        """The columns of docs/spec.md, section 9: int64, ``status`` uint8."""
+
+    def step_columns(self) -> dict[str, NDArray[np.int64]]:
+        """The step columns of docs/spec.md, section 9; only with ``record_steps``."""
+
+    def engine_stats(self) -> list[EngineStats]: ...
+    def trace_hash(self) -> int:
+        """64 bits over every step of every engine: equal runs have equal hashes."""
+
+    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Gaps between consecutive tokens of the requests where ``counted``: (gap_ns, how often)."""
+
+    def token_times(self, requests: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(times, offsets): token times in ns of the i-th request are times[offsets[i]:offsets[i+1]]."""

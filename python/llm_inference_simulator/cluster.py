@@ -1,0 +1,24 @@
+"""What the core needs to know of a serving engine, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """One engine as the core sees it: vLLM's names, everything resolved to numbers.
+
+    ``num_gpu_blocks`` counts vLLM's null block; ``batch_window_ns`` matters to ``windowed`` only.
+    """
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    block_size: int
+    num_gpu_blocks: int
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+    batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
+    batch_window_ns: int = 0

@@ -1,0 +1,352 @@
+"""The whole configuration of a simulation: validated, frozen, complete enough to run again.
+
+Engine settings carry vLLM's names. Every section refuses unknown keys with the nearest valid one,
+and every message names the field, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llm_inference_simulator.errors import ConfigError, nearest_name
+
+Count = Annotated[int, Field(ge=1)]
+WholeNumber = Annotated[int, Field(ge=0)]
+PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveOrInf = Annotated[float, Field(gt=0)]
+"""Positive, infinity included; NaN is refused because it compares false with everything."""
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+TraceFormat = Literal[
+    "auto", "azure", "mooncake", "burstgpt", "sharegpt", "servegen", "vidur", "vllm-bench"
+]
+GoodputMetric = Literal["ttft", "tpot", "e2el"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, no silent conversion of strings."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, protected_namespaces=(), ser_json_inf_nan="strings"
+    )
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, source: str = "configuration") -> Self:
+        """Build the section from plain data, or raise one :class:`ConfigError`.
+
+        ``source`` names where the data comes from and opens the message.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_explain(cls, error)}") from None
+
+
+class ClusterConfig(Section):
+    """Nodes, accelerators and how they are divided into engines."""
+
+    n_nodes: Count = 1
+    n_xpus_per_node: Count | None = None
+    """Accelerators in a node; None: exactly what the parallel layout needs."""
+    tensor_parallel_size: Count = 1
+    data_parallel_size: Count | None = None
+    """Number of engines; None: as many as the accelerators allow (1 where their number is not given)."""
+    router: Literal["round_robin", "least_outstanding"] = "round_robin"
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> Self:
+        tp, per_node = self.tensor_parallel_size, self.n_xpus_per_node
+        if per_node is None:
+            if self.n_nodes > 1:
+                raise ValueError(
+                    f"n_nodes={self.n_nodes} needs n_xpus_per_node: give the accelerators in a node"
+                )
+            return self
+        if tp > per_node:
+            raise ValueError(
+                f"tensor_parallel_size={tp} exceeds n_xpus_per_node={per_node}: a tensor-parallel "
+                "group must lie inside a node; lower it or use larger nodes"
+            )
+        possible = (per_node // tp) * self.n_nodes
+        if self.data_parallel_size is not None and self.data_parallel_size > possible:
+            raise ValueError(
+                f"data_parallel_size={self.data_parallel_size} engines of tensor_parallel_size={tp} "
+                f"do not fit {self.n_nodes} node(s) of {per_node} accelerators: at most {possible} do"
+            )
+        return self
+
+    @property
+    def n_engines(self) -> int:
+        """Number of engines that the layout makes."""
+        if self.data_parallel_size is not None:
+            return self.data_parallel_size
+        if self.n_xpus_per_node is None:
+            return 1
+        return (self.n_xpus_per_node // self.tensor_parallel_size) * self.n_nodes
+
+    @property
+    def n_xpus_used(self) -> int:
+        """Accelerators that belong to an engine."""
+        return self.n_engines * self.tensor_parallel_size
+
+
+class EngineConfig(Section):
+    """One engine's settings, in vLLM's names."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    quantization: Literal["fp8", "int8", "int4"] | None = None
+    """Weight format; None: what the model's own config.json says."""
+    kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8"] = "auto"
+    max_num_seqs: Count = 256
+    max_num_batched_tokens: Count = 8192
+    max_model_len: Count | None = None
+    """Longest prompt + output; None: the model's context, or what the KV cache holds if that is less."""
+    gpu_memory_utilization: Fraction = 0.9
+    block_size: Count = 16
+    num_gpu_blocks_override: Annotated[int, Field(ge=2)] | None = None
+    """KV blocks instead of the computed number; one of them is vLLM's null block."""
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: WholeNumber = 0
+    batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
+    max_batch_size: Count | None = None
+    """Upper bound on requests that run together, beside ``max_num_seqs``."""
+    batch_window_ms: NonNegativeReal = 100.0
+    """How long ``windowed`` batching waits for a full batch after the first request."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.enable_chunked_prefill and self.max_model_len is not None:
+            _require_whole_prompts(self.max_num_batched_tokens, self.max_model_len)
+        return self
+
+
+def _require_whole_prompts(max_num_batched_tokens: int, max_model_len: int) -> None:
+    if max_num_batched_tokens < max_model_len:
+        raise ValueError(
+            f"max_num_batched_tokens={max_num_batched_tokens} is below max_model_len={max_model_len} "
+            "while enable_chunked_prefill is off: a prompt must fit a step; raise the first, lower "
+            "the second or enable chunked prefill"
+        )
+
+
+class PerformanceModelConfig(Section):
+    """What prices a step."""
+
+    performance_model: Literal["roofline", "vllm_roofline"] | None = None
+    """None: ``vllm_roofline`` where calibration data is given, else ``roofline``."""
+    calibration_data: str | None = None
+    """Calibration file."""
+
+    @property
+    def resolved_model(self) -> str:
+        """Name of the performance model that will be used."""
+        if self.performance_model is not None:
+            return self.performance_model
+        return "vllm_roofline" if self.calibration_data else "roofline"
+
+    @model_validator(mode="after")
+    def _calibration_matches(self) -> Self:
+        if self.performance_model == "vllm_roofline" and not self.calibration_data:
+            raise ValueError(
+                "performance_model=vllm_roofline needs calibration_data: give a calibration file or "
+                "use performance_model=roofline"
+            )
+        if self.performance_model == "roofline" and self.calibration_data:
+            raise ValueError(
+                f"calibration_data={self.calibration_data!r} is not used by "
+                "performance_model=roofline: use vllm_roofline or leave it out"
+            )
+        return self
+
+
+class WorkloadConfig(Section):
+    """Which requests arrive, and when."""
+
+    request_rate: PositiveOrInf | None = None
+    """Requests per second; inf: all at once; None: the trace's own times, or all at once."""
+    burstiness: PositiveOrInf = 1.0
+    """Shape of gamma-distributed gaps: 1 is Poisson, below it burstier, inf constant gaps."""
+    num_prompts: Count | None = None
+    """Number of requests; None: 1,000, or what ``duration`` or the trace gives."""
+    duration: PositiveReal | None = None
+    """Seconds in which requests arrive."""
+    max_concurrency: Count | None = None
+    """Closed loop: a client sends its next request only when fewer than this many are unanswered."""
+
+    random_input_len: Count = 1024
+    random_output_len: Count = 128
+    random_range_ratio: Ratio = 0.0
+    """Lengths are uniform in [len × (1 − ratio), len × (1 + ratio)], as in vLLM."""
+    random_prefix_len: WholeNumber = 0
+    """Tokens of a prefix that all prompts share, before ``random_input_len``."""
+
+    avg_input_length: PositiveReal | None = None
+    """Mean of log-normal prompt lengths (given, it replaces ``random_input_len``)."""
+    max_input_length: Count | None = None
+    avg_output_length: PositiveReal | None = None
+    """Mean of log-normal output lengths (given, it replaces ``random_output_len``)."""
+    max_output_length: Count | None = None
+
+    trace: str | None = None
+    """A trace file or the name of a shipped one: arrival times and lengths."""
+    trace_format: TraceFormat = "auto"
+    trace_speedup: PositiveReal = 1.0
+    lengths_from: str | None = None
+    """A trace whose (prompt, output) pairs are drawn at random; arrivals come from ``request_rate``."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        lengths = [
+            name
+            for name, given in (
+                ("trace", self.trace is not None),
+                ("lengths_from", self.lengths_from is not None),
+                ("avg_input_length or avg_output_length", self._is_log_normal),
+                ("random_*_len", bool(self._random_fields_set())),
+            )
+            if given
+        ]
+        if len(lengths) > 1:
+            raise ValueError(
+                f"lengths come from one source, but {' and '.join(lengths)} are given: leave all "
+                "but one out"
+            )
+        if self.trace is None and self.trace_speedup != 1.0:
+            raise ValueError(
+                f"trace_speedup={self.trace_speedup} needs a trace: for generated arrivals raise "
+                "request_rate instead"
+            )
+        if self.duration is not None and self.trace is None and self.request_rate in (None, math.inf):
+            raise ValueError(
+                f"duration={self.duration} needs a finite request_rate: all requests arrive at once "
+                "without one, so give request_rate or num_prompts"
+            )
+        for kind in ("input", "output"):
+            average = getattr(self, f"avg_{kind}_length")
+            longest = getattr(self, f"max_{kind}_length")
+            if average is None and longest is not None and self.trace is None:
+                raise ValueError(
+                    f"max_{kind}_length={longest} needs avg_{kind}_length (log-normal lengths)"
+                )
+            if average is not None and longest is not None and average > longest:
+                raise ValueError(
+                    f"avg_{kind}_length={average} exceeds max_{kind}_length={longest}"
+                )
+        return self
+
+    @property
+    def _is_log_normal(self) -> bool:
+        return self.avg_input_length is not None or self.avg_output_length is not None
+
+    def _random_fields_set(self) -> set[str]:
+        named = {"random_input_len", "random_output_len", "random_range_ratio"}
+        fields = self.model_fields_set & named
+        if self._is_log_normal:
+            # One side log-normal and the other fixed is a sensible mixture.
+            if self.avg_input_length is None:
+                fields.discard("random_input_len")
+            if self.avg_output_length is None:
+                fields.discard("random_output_len")
+        return fields
+
+
+class MeasurementConfig(Section):
+    """Which requests are counted, and what is computed from them."""
+
+    warm_up: NonNegativeReal = 0.0
+    """Seconds at the start whose arrivals are simulated but not counted."""
+    metric_percentiles: tuple[Percentile, ...] = (50.0, 90.0, 99.0)
+    goodput: dict[GoodputMetric, PositiveReal] = Field(default_factory=dict)
+    """Objectives in milliseconds; a request is good when it meets all of them."""
+
+
+class SimulatorConfig(Section):
+    """Everything a simulation depends on besides the version of the simulator."""
+
+    model: str
+    """Catalogue name, or path of a Hugging Face config.json or of the folder that holds it."""
+    xpu: str
+    """Catalogue name, or path of a YAML file."""
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
+    workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
+    measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)
+    seed: WholeNumber = 0
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        duration, warm_up = self.workload.duration, self.measurement.warm_up
+        if duration is not None and warm_up >= duration:
+            raise ValueError(
+                f"warm_up={warm_up} s is not shorter than duration={duration} s: nothing would be "
+                "counted"
+            )
+        return self
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, source: str = "configuration") -> Self:
+        """Build from plain data as YAML or JSON gives it; raises :class:`ConfigError`."""
+        return cls.parse(_tuples(data), source=source)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a YAML or JSON file; raises :class:`ConfigError` naming file, field and remedy."""
+        from llm_inference_simulator.files import read_mapping
+
+        return cls.from_dict(read_mapping(Path(path), "configuration file"), source=str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_dict` turns into an equal configuration."""
+        return self.model_dump(mode="json", exclude_unset=False)
+
+
+def _tuples(data: Any) -> Any:
+    """Make lists tuples and "inf" infinite: what YAML and JSON cannot say in strict mode."""
+    if isinstance(data, Mapping):
+        return {key: _tuples(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return tuple(_tuples(value) for value in data)
+    if isinstance(data, str) and data.casefold() in ("inf", "infinity", ".inf"):
+        return math.inf
+    return data
+
+
+def _explain(section: type[Section], error: ValidationError) -> str:
+    """Turn pydantic's first finding into one sentence of ours."""
+    finding = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in finding["loc"])
+    value, kind = finding.get("input"), finding["type"]
+    if kind == "extra_forbidden":
+        owner = _section_at(section, finding["loc"][:-1])
+        near = nearest_name(str(finding["loc"][-1]), owner.model_fields)
+        known = ", ".join(sorted(owner.model_fields))
+        hint = f"did you mean {near!r}? " if near else ""
+        return f"unknown key {field!r}; {hint}(known here: {known})"
+    if kind == "missing":
+        return f"{field} is missing: give it in the file or as --{field.replace('_', '-')}"
+    if kind == "value_error":
+        prefix = f"{field}: " if field else ""
+        return f"{prefix}{finding['ctx']['error']}"
+    if kind == "literal_error":
+        near = nearest_name(str(value), str(finding["ctx"]["expected"]).replace("'", "").split(", "))
+        hint = f"; did you mean {near!r}?" if near else ""
+        return f"{field}={value!r} is not one of {finding['ctx']['expected']}{hint}"
+    message = finding["msg"]
+    return f"{field}={value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section_at(section: type[Section], path: tuple[int | str, ...]) -> type[Section]:
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            section = annotation
+    return section
