@@ -1,0 +1,89 @@
+//! Validated settings of an engine, in vLLM's names.
+
+use crate::error::SimError;
+use crate::time::SimDuration;
+
+/// How requests become batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batching {
+    /// vLLM's continuous batching: requests join and leave at every step.
+    Continuous,
+    /// A batch runs until all its requests have left.
+    Static,
+    /// Static, but a batch that is not full waits for a window after its first request.
+    Windowed {
+        /// The window.
+        window: SimDuration,
+    },
+}
+
+/// One engine's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// Requests that may run together.
+    pub max_num_seqs: u32,
+    /// Token budget of a step.
+    pub max_num_batched_tokens: u32,
+    /// Longest prompt + output.
+    pub max_model_len: u32,
+    /// Tokens a KV block.
+    pub block_size: u32,
+    /// KV blocks, vLLM's null block among them.
+    pub num_gpu_blocks: u32,
+    /// Whether a prompt may be spread over steps.
+    pub enable_chunked_prefill: bool,
+    /// Most tokens of one request in a step; 0: no such bound.
+    pub long_prefill_token_threshold: u32,
+    /// How requests become batches.
+    pub batching: Batching,
+}
+
+impl EngineSettings {
+    /// Check ranges.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidSetting`] naming the setting.
+    pub fn validate(&self) -> Result<(), SimError> {
+        let at_least_one = [
+            ("max_num_seqs", self.max_num_seqs),
+            ("max_num_batched_tokens", self.max_num_batched_tokens),
+            ("max_model_len", self.max_model_len),
+            ("block_size", self.block_size),
+        ];
+        for (field, value) in at_least_one {
+            if value == 0 {
+                return Err(invalid(field, value, "must be at least 1"));
+            }
+        }
+        if self.num_gpu_blocks < 2 {
+            let remedy = "must be at least 2: one block is vLLM's null block";
+            return Err(invalid("num_gpu_blocks", self.num_gpu_blocks, remedy));
+        }
+        if !self.enable_chunked_prefill && self.max_num_batched_tokens < self.max_model_len {
+            let remedy = "must be at least max_model_len while chunked prefill is off";
+            return Err(invalid("max_num_batched_tokens", self.max_num_batched_tokens, remedy));
+        }
+        Ok(())
+    }
+
+    /// Blocks that requests can use: all but the null block.
+    pub const fn usable_blocks(&self) -> u32 {
+        self.num_gpu_blocks - 1
+    }
+
+    /// Tokens that a request with this prompt and `max_tokens` generates: vLLM stops a sequence at
+    /// `max_model_len`. None where vLLM refuses the request or it could never fit the cache.
+    pub fn effective_output(&self, prompt: u32, output: u32) -> Option<u32> {
+        if prompt == 0 || output == 0 || prompt >= self.max_model_len {
+            return None;
+        }
+        let effective = output.min(self.max_model_len - prompt);
+        // The last token is never fed back, so it needs no room.
+        let peak = prompt + effective - 1;
+        (peak.div_ceil(self.block_size) <= self.usable_blocks()).then_some(effective)
+    }
+}
+
+fn invalid(field: &'static str, value: u32, remedy: &'static str) -> SimError {
+    SimError::InvalidSetting { field, value: value.to_string(), remedy }
+}

@@ -1,0 +1,30 @@
+//! Integer costs: for tests that ask for equality, and for studies of scheduling alone.
+
+use super::StepShape;
+use crate::time::SimDuration;
+
+/// Whole nanoseconds, linear in the step's sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FixedCost {
+    /// Per step.
+    pub step_ns: u64,
+    /// Per token of a prompt chunk.
+    pub prefill_token_ns: u64,
+    /// Per decoding request.
+    pub decode_seq_ns: u64,
+    /// Per key that decoding requests read.
+    pub context_token_ns: u64,
+}
+
+impl FixedCost {
+    /// The cost of a step; saturates instead of overflowing, which the clock then refuses.
+    pub fn step_duration(&self, step: &StepShape) -> SimDuration {
+        let nanos = self
+            .prefill_token_ns
+            .saturating_mul(step.prefill_tokens)
+            .saturating_add(self.decode_seq_ns.saturating_mul(step.decode_seqs))
+            .saturating_add(self.context_token_ns.saturating_mul(step.decode_context_tokens))
+            .saturating_add(self.step_ns);
+        SimDuration::from_nanos(nanos)
+    }
+}

@@ -1,0 +1,186 @@
+//! What a step costs. Models see sums over a step's requests, never a list of them: that is what
+//! keeps a decode step independent of the batch size.
+
+mod fixed;
+mod roofline;
+
+use std::fmt;
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+pub use fixed::FixedCost;
+pub use roofline::{
+    AllReduce, Bound, ModelShape, OperationCost, PhaseRates, Roofline, RooflineHardware,
+};
+
+use crate::error::SimError;
+use crate::time::SimDuration;
+
+/// Sums over the requests of a step (docs/spec.md, section 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepShape {
+    /// Requests with a chunk of prompt (or of recomputed tokens).
+    pub prefill_seqs: u64,
+    /// New tokens of those chunks.
+    pub prefill_tokens: u64,
+    /// Causal query-key pairs of those chunks: sum of n·c + n(n+1)/2.
+    pub prefill_attention_pairs: u64,
+    /// Keys those chunks read: sum of c + n.
+    pub prefill_context_tokens: u64,
+    /// Requests that extend their output by one token.
+    pub decode_seqs: u64,
+    /// Keys those requests read: sum of c + 1.
+    pub decode_context_tokens: u64,
+    /// Requests that get a token from this step, so need logits.
+    pub sampled_seqs: u64,
+}
+
+impl StepShape {
+    /// Tokens that pass through the layers.
+    pub const fn tokens(&self) -> u64 {
+        self.prefill_tokens + self.decode_seqs
+    }
+
+    /// Add a chunk of `new` tokens on top of `computed` ones.
+    pub(crate) fn add_prefill(&mut self, computed: u64, new: u64) {
+        self.prefill_seqs += 1;
+        self.prefill_tokens += new;
+        self.prefill_attention_pairs += new * computed + new * (new + 1) / 2;
+        self.prefill_context_tokens += computed + new;
+    }
+
+    /// Add `seqs` decoding requests whose contexts, new tokens included, sum to `context`.
+    pub(crate) fn add_decode(&mut self, seqs: u64, context: u64) {
+        self.decode_seqs += seqs;
+        self.decode_context_tokens += context;
+    }
+
+    /// A step of `seqs` whole prompts of `tokens` new tokens, each on top of `cached` ones.
+    pub fn prefill(seqs: u64, tokens: u64, cached: u64) -> Self {
+        let mut shape = Self::default();
+        shape.add_prefill(cached, tokens);
+        Self {
+            prefill_seqs: seqs,
+            prefill_tokens: seqs * shape.prefill_tokens,
+            prefill_attention_pairs: seqs * shape.prefill_attention_pairs,
+            prefill_context_tokens: seqs * shape.prefill_context_tokens,
+            sampled_seqs: seqs,
+            ..shape
+        }
+    }
+
+    /// A step of one token for each of `seqs` requests whose contexts are `context` tokens long.
+    pub fn decode(seqs: u64, context: u64) -> Self {
+        let mut shape = Self { sampled_seqs: seqs, ..Self::default() };
+        shape.add_decode(seqs, seqs * context);
+        shape
+    }
+}
+
+impl AddAssign for StepShape {
+    fn add_assign(&mut self, other: Self) {
+        self.prefill_seqs += other.prefill_seqs;
+        self.prefill_tokens += other.prefill_tokens;
+        self.prefill_attention_pairs += other.prefill_attention_pairs;
+        self.prefill_context_tokens += other.prefill_context_tokens;
+        self.decode_seqs += other.decode_seqs;
+        self.decode_context_tokens += other.decode_context_tokens;
+        self.sampled_seqs += other.sampled_seqs;
+    }
+}
+
+/// What all steps of an engine add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepTotals {
+    /// The sums of all steps.
+    pub shape: StepShape,
+    /// Number of steps.
+    pub steps: u64,
+    /// Steps in which some request got a token.
+    pub sampling_steps: u64,
+}
+
+impl StepTotals {
+    /// Count one more step.
+    #[inline]
+    pub(crate) fn add(&mut self, shape: &StepShape) {
+        self.shape += *shape;
+        self.steps += 1;
+        self.sampling_steps += u64::from(shape.sampled_seqs > 0);
+    }
+}
+
+/// A user's own cost model.
+pub trait StepCost: Send + Sync {
+    /// Seconds that the step takes.
+    ///
+    /// # Errors
+    /// Whatever stops the model; the simulation ends with it.
+    fn step_seconds(&self, step: &StepShape) -> Result<f64, SimError>;
+}
+
+/// The closed set of cost models, with one door for user code.
+#[derive(Clone)]
+pub enum CostModel {
+    /// Whole nanoseconds, linear in the step's sums.
+    Fixed(FixedCost),
+    /// Operation by operation.
+    Roofline(Arc<Roofline>),
+    /// User code.
+    External(Arc<dyn StepCost>),
+}
+
+impl CostModel {
+    /// How long the step takes, at least 1 ns.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidDuration`] where a model gives no proper time, and what external models
+    /// raise.
+    #[inline]
+    pub fn step_duration(&self, step: &StepShape) -> Result<SimDuration, SimError> {
+        let duration = match self {
+            Self::Fixed(model) => model.step_duration(step),
+            Self::Roofline(model) => SimDuration::from_secs_f64(model.step_seconds(step))?,
+            Self::External(model) => SimDuration::from_secs_f64(model.step_seconds(step)?)?,
+        };
+        Ok(duration.at_least_one())
+    }
+
+    /// Unrounded seconds of the step.
+    ///
+    /// # Errors
+    /// As [`CostModel::step_duration`].
+    pub fn step_seconds(&self, step: &StepShape) -> Result<f64, SimError> {
+        match self {
+            Self::Fixed(model) => Ok(model.step_duration(step).as_nanos() as f64 / 1e9),
+            Self::Roofline(model) => Ok(model.step_seconds(step)),
+            Self::External(model) => model.step_seconds(step),
+        }
+    }
+
+    /// The step's components, where the model has them.
+    pub fn breakdown(&self, step: &StepShape) -> Option<Vec<OperationCost>> {
+        match self {
+            Self::Roofline(model) => Some(model.breakdown(step)),
+            Self::Fixed(_) | Self::External(_) => None,
+        }
+    }
+
+    /// Operations and bytes of all steps behind `totals`, per accelerator.
+    pub fn work(&self, totals: &StepTotals) -> (f64, f64) {
+        match self {
+            Self::Roofline(model) => model.work(totals),
+            Self::Fixed(_) | Self::External(_) => (0.0, 0.0),
+        }
+    }
+}
+
+impl fmt::Debug for CostModel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Fixed(_) => "CostModel::Fixed",
+            Self::Roofline(_) => "CostModel::Roofline",
+            Self::External(_) => "CostModel::External",
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! The core of the LLM Inference Simulator: a discrete-event simulation of LLM serving engines
+//! that follow vLLM V1's scheduling rules.
+//!
+//! A request flows one way: [`workload`] → [`router`] → [`engine`] (scheduler, cost model, KV
+//! cache) → [`recorder`]. [`simulation`] holds the clock and the loop. The rules are in
+//! `docs/spec.md`; the Python binding is the only part that knows Python.
+
+pub mod config;
+pub mod cost;
+pub mod engine;
+pub mod error;
+mod event;
+mod kv_cache;
+pub mod recorder;
+pub mod router;
+mod scheduler;
+pub mod simulation;
+pub mod time;
+pub mod workload;
+
+#[cfg(feature = "python")]
+mod python;

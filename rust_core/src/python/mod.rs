@@ -1,0 +1,23 @@
+//! The Python binding: conversions, errors and the module. Nothing else knows `PyO3` or numpy.
+
+mod cost;
+mod errors;
+mod simulation;
+
+use pyo3::prelude::*;
+
+/// The Rust core: event loop, vLLM V1 scheduling rules, KV cache and cost models.
+#[pymodule]
+mod _core {
+    use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[pymodule_export]
+    use super::cost::{PyCostModel, PyOperationCost, PyStepShape};
+    #[pymodule_export]
+    use super::simulation::{PyEngineStats, PyProgress, PySimulation};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,353 @@
+//! The simulation for Python: columns in, slices without the interpreter lock, columns out.
+
+use std::sync::{Mutex, MutexGuard};
+
+use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::cost::{PyCostModel, PyStepShape, Raised};
+use super::errors::to_python;
+use crate::config::{Batching, EngineSettings};
+use crate::cost::StepShape;
+use crate::engine::EngineStats;
+use crate::error::SimError;
+use crate::router::RoutingPolicy;
+use crate::simulation::{Pool, Progress, Simulation};
+use crate::time::SimDuration;
+use crate::workload::Workload;
+
+#[derive(FromPyObject)]
+struct EngineSettingsArgument {
+    max_num_seqs: u32,
+    max_num_batched_tokens: u32,
+    max_model_len: u32,
+    block_size: u32,
+    num_gpu_blocks: u32,
+    enable_chunked_prefill: bool,
+    long_prefill_token_threshold: u32,
+    batching_strategy: String,
+    batch_window_ns: u64,
+}
+
+impl EngineSettingsArgument {
+    fn settings(&self) -> PyResult<EngineSettings> {
+        let batching = match self.batching_strategy.as_str() {
+            "continuous" => Batching::Continuous,
+            "static" => Batching::Static,
+            "windowed" => {
+                Batching::Windowed { window: SimDuration::from_nanos(self.batch_window_ns) }
+            }
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "batching_strategy={other:?}: must be 'continuous', 'static' or 'windowed'"
+                )));
+            }
+        };
+        Ok(EngineSettings {
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            max_model_len: self.max_model_len,
+            block_size: self.block_size,
+            num_gpu_blocks: self.num_gpu_blocks,
+            enable_chunked_prefill: self.enable_chunked_prefill,
+            long_prefill_token_threshold: self.long_prefill_token_threshold,
+            batching,
+        })
+    }
+}
+
+/// Where a simulation stands.
+#[pyclass(name = "Progress", module = "llm_inference_simulator._core", frozen)]
+pub(crate) struct PyProgress(Progress);
+
+#[pymethods]
+impl PyProgress {
+    #[getter]
+    fn done(&self) -> bool {
+        self.0.done
+    }
+
+    #[getter]
+    fn now_ns(&self) -> u64 {
+        self.0.now.as_nanos()
+    }
+
+    #[getter]
+    fn arrived(&self) -> usize {
+        self.0.arrived
+    }
+
+    #[getter]
+    fn answered(&self) -> usize {
+        self.0.answered
+    }
+
+    #[getter]
+    fn steps(&self) -> u64 {
+        self.0.steps
+    }
+}
+
+/// Totals of one engine over the whole run.
+#[pyclass(name = "EngineStats", module = "llm_inference_simulator._core", frozen)]
+pub(crate) struct PyEngineStats(EngineStats);
+
+#[pymethods]
+impl PyEngineStats {
+    #[getter]
+    fn steps(&self) -> u64 {
+        self.0.totals.steps
+    }
+
+    #[getter]
+    fn preemptions(&self) -> u64 {
+        self.0.preemptions
+    }
+
+    #[getter]
+    fn busy_ns(&self) -> u64 {
+        self.0.busy_ns
+    }
+
+    #[getter]
+    fn requests(&self) -> u64 {
+        self.0.requests
+    }
+
+    #[getter]
+    fn peak_blocks(&self) -> u32 {
+        self.0.peak_blocks
+    }
+
+    #[getter]
+    fn total(&self) -> PyStepShape {
+        PyStepShape(self.0.totals.shape)
+    }
+
+    #[getter]
+    fn operations(&self) -> f64 {
+        self.0.operations
+    }
+
+    #[getter]
+    fn bytes(&self) -> f64 {
+        self.0.bytes
+    }
+}
+
+/// A cluster and its workload, advanced slice by slice.
+#[pyclass(name = "Simulation", module = "llm_inference_simulator._core", frozen)]
+pub(crate) struct PySimulation {
+    simulation: Mutex<Simulation>,
+    /// Exceptions of Python cost models, by pool.
+    raised: Vec<Raised>,
+}
+
+/// One of a step's sums.
+type Sum = fn(&StepShape) -> u64;
+
+type Columns<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
+
+#[pymethods]
+impl PySimulation {
+    #[new]
+    #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
+                        max_concurrency=None, record_steps=false))]
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
+    fn new(
+        py: Python<'_>,
+        pools: Vec<(EngineSettingsArgument, Py<PyCostModel>, u32)>,
+        router: &str,
+        arrival_ns: PyReadonlyArray1<'_, i64>,
+        prompt_tokens: PyReadonlyArray1<'_, i64>,
+        output_tokens: PyReadonlyArray1<'_, i64>,
+        max_concurrency: Option<usize>,
+        record_steps: bool,
+    ) -> PyResult<Self> {
+        let Some(policy) = RoutingPolicy::from_name(router) else {
+            let known: Vec<&str> = RoutingPolicy::ALL.iter().map(|(name, _)| *name).collect();
+            let message = format!("router={router:?}: must be one of {}", known.join(", "));
+            return Err(PyValueError::new_err(message));
+        };
+        let mut core_pools = Vec::with_capacity(pools.len());
+        let mut raised = Vec::with_capacity(pools.len());
+        for (settings, cost, count) in &pools {
+            let cost = cost.get();
+            raised.push(cost.raised.clone());
+            core_pools.push(Pool {
+                settings: settings.settings()?,
+                cost: cost.model.clone(),
+                count: *count,
+            });
+        }
+        let arrivals = arrival_ns.as_slice()?;
+        let prompts = prompt_tokens.as_slice()?;
+        let outputs = output_tokens.as_slice()?;
+        let simulation = Workload::new(arrivals, prompts, outputs, max_concurrency)
+            .and_then(|workload| Simulation::new(&core_pools, policy, workload, record_steps))
+            .map_err(|error| to_python(py, &error))?;
+        Ok(Self { simulation: Mutex::new(simulation), raised })
+    }
+
+    /// Process at most `max_events` events with the interpreter lock released.
+    fn run_slice(&self, py: Python<'_>, max_events: u64) -> PyResult<PyProgress> {
+        let result = py.detach(|| match self.simulation.lock() {
+            Ok(mut simulation) => Some(simulation.run_slice(max_events)),
+            Err(_) => None,
+        });
+        match result {
+            Some(Ok(progress)) => Ok(PyProgress(progress)),
+            Some(Err(error)) => Err(self.raise(py, &error)),
+            None => Err(poisoned()),
+        }
+    }
+
+    /// Request columns by name.
+    fn request_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let simulation = self.lock(py)?;
+        let requests = simulation.requests();
+        let columns = PyDict::new(py);
+        let times = [
+            ("arrival_ns", &requests.arrival_ns),
+            ("admitted_ns", &requests.admitted_ns),
+            ("first_token_ns", &requests.first_token_ns),
+            ("finished_ns", &requests.finished_ns),
+        ];
+        for (name, column) in times {
+            columns.set_item(name, column.clone().into_pyarray(py))?;
+        }
+        let zeros = vec![0_u32; simulation.prompt_tokens().len()];
+        let counts: [(&str, &[u32]); 4] = [
+            ("prompt_tokens", simulation.prompt_tokens()),
+            ("output_tokens", &requests.output_tokens),
+            ("cached_tokens", &zeros),
+            ("preemptions", &requests.preemptions),
+        ];
+        for (name, column) in counts {
+            columns.set_item(name, wide(py, column))?;
+        }
+        columns.set_item("engine", wide(py, &requests.engine))?;
+        let status: Vec<u8> = requests.status.iter().map(|&status| status as u8).collect();
+        columns.set_item("status", status.into_pyarray(py))?;
+        Ok(columns)
+    }
+
+    /// Step columns by name.
+    fn step_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let simulation = self.lock(py)?;
+        let Some(rows) = simulation.rows() else {
+            return Err(PyValueError::new_err("steps were not recorded: pass record_steps=True"));
+        };
+        let columns = PyDict::new(py);
+        columns.set_item("engine", wide(py, &rows.engine))?;
+        columns.set_item("start_ns", signed(py, rows.start_ns.iter().copied()))?;
+        columns.set_item("end_ns", signed(py, rows.end_ns.iter().copied()))?;
+        let sums: [(&str, Sum); 7] = [
+            ("prefill_seqs", |shape| shape.prefill_seqs),
+            ("prefill_tokens", |shape| shape.prefill_tokens),
+            ("prefill_attention_pairs", |shape| shape.prefill_attention_pairs),
+            ("prefill_context_tokens", |shape| shape.prefill_context_tokens),
+            ("decode_seqs", |shape| shape.decode_seqs),
+            ("decode_context_tokens", |shape| shape.decode_context_tokens),
+            ("sampled_seqs", |shape| shape.sampled_seqs),
+        ];
+        for (name, sum) in sums {
+            columns.set_item(name, signed(py, rows.shape.iter().map(sum)))?;
+        }
+        columns.set_item("preempted", wide(py, &rows.preempted))?;
+        columns.set_item("running", wide(py, &rows.running))?;
+        columns.set_item("waiting", signed(py, rows.waiting.iter().copied()))?;
+        columns.set_item("free_blocks", wide(py, &rows.free_blocks))?;
+        Ok(columns)
+    }
+
+    /// Totals by engine.
+    fn engine_stats(&self, py: Python<'_>) -> PyResult<Vec<PyEngineStats>> {
+        let stats = self.lock(py)?.engine_stats();
+        Ok(stats.into_iter().map(PyEngineStats).collect())
+    }
+
+    /// One hash over every step of every engine.
+    fn trace_hash(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.lock(py)?.trace_hash())
+    }
+
+    /// Gaps between consecutive tokens of counted requests: (gap, how often).
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    fn token_gaps<'py>(
+        &self,
+        py: Python<'py>,
+        counted: PyReadonlyArray1<'_, bool>,
+    ) -> PyResult<Columns<'py>> {
+        let simulation = self.lock(py)?;
+        let counted = counted.as_slice()?;
+        let requests = simulation.prompt_tokens().len();
+        if counted.len() != requests {
+            let message = format!("counted has {} rows for {requests} requests", counted.len());
+            return Err(PyValueError::new_err(message));
+        }
+        let ends = simulation.step_ends();
+        let gaps = simulation.requests().token_gaps(&ends, |request| counted[request]);
+        let lengths = signed(py, gaps.iter().map(|&(gap, _)| gap));
+        Ok((lengths, signed(py, gaps.iter().map(|&(_, times)| times))))
+    }
+
+    /// Token times of the given requests and where each one's begin.
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    fn token_times<'py>(
+        &self,
+        py: Python<'py>,
+        requests: PyReadonlyArray1<'_, i64>,
+    ) -> PyResult<Columns<'py>> {
+        let simulation = self.lock(py)?;
+        let count = simulation.prompt_tokens().len();
+        let checked = |&request: &i64| match usize::try_from(request) {
+            Ok(request) if request < count => Ok(request),
+            _ => Err(PyValueError::new_err(format!("request {request} is not one of {count}"))),
+        };
+        let wanted = requests.as_slice()?.iter().map(checked).collect::<PyResult<Vec<usize>>>()?;
+        let ends = simulation.step_ends();
+        let (times, offsets) = simulation.requests().token_times(&ends, &wanted);
+        Ok((times.into_pyarray(py), offsets.into_pyarray(py)))
+    }
+}
+
+impl PySimulation {
+    /// Wait for a slice in another thread without holding the interpreter lock.
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Simulation>> {
+        use pyo3::sync::MutexExt;
+
+        self.simulation.lock_py_attached(py).map_err(|_| poisoned())
+    }
+
+    fn raise(&self, py: Python<'_>, error: &SimError) -> PyErr {
+        if matches!(error, SimError::External { .. }) {
+            for raised in &self.raised {
+                if let Some(exception) = raised.take() {
+                    return exception;
+                }
+            }
+        }
+        to_python(py, error)
+    }
+}
+
+fn poisoned() -> PyErr {
+    PyRuntimeError::new_err("this simulation stopped with an internal error and cannot go on")
+}
+
+/// An int64 column from a narrower one.
+fn wide<'py, T: Copy + Into<i64> + Element>(
+    py: Python<'py>,
+    column: &[T],
+) -> Bound<'py, PyArray1<i64>> {
+    column.iter().map(|&value| value.into()).collect::<Vec<i64>>().into_pyarray(py)
+}
+
+/// An int64 column from counts and times, which lie below 2^63.
+fn signed(py: Python<'_>, values: impl Iterator<Item = u64>) -> Bound<'_, PyArray1<i64>> {
+    values.map(u64::cast_signed).collect::<Vec<i64>>().into_pyarray(py)
+}

@@ -1,0 +1,251 @@
+//! What a run leaves behind: request columns, step columns and token times.
+
+use crate::cost::StepShape;
+use crate::error::SimError;
+use crate::scheduler::Span;
+use crate::time::SimTime;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Not answered when the run stopped.
+    Unfinished = 0,
+    /// All its tokens were delivered.
+    Completed = 1,
+    /// Refused on arrival.
+    Rejected = 2,
+}
+
+/// A column entry for what never happened.
+pub const NEVER: i64 = -1;
+
+/// One value a request, in order of arrival; times in nanoseconds, [`NEVER`] where it did not
+/// happen.
+#[derive(Clone, Debug)]
+pub struct RequestColumns {
+    /// When the request was sent.
+    pub arrival_ns: Vec<i64>,
+    /// Start of its first step.
+    pub admitted_ns: Vec<i64>,
+    /// End of the step that gave its first token.
+    pub first_token_ns: Vec<i64>,
+    /// End of the step that gave its last token.
+    pub finished_ns: Vec<i64>,
+    /// Tokens generated.
+    pub output_tokens: Vec<u32>,
+    /// Times it was preempted.
+    pub preemptions: Vec<u32>,
+    /// Engine it was routed to, −1 if none.
+    pub engine: Vec<i32>,
+    /// How it ended.
+    pub status: Vec<Status>,
+    /// First and last step of the last span of steps that gave it tokens.
+    span: Vec<(u32, u32)>,
+    /// Earlier spans of requests that were interrupted, in order of their ends.
+    broken_spans: Vec<Span>,
+}
+
+impl RequestColumns {
+    pub(crate) fn new(requests: usize) -> Self {
+        Self {
+            arrival_ns: vec![NEVER; requests],
+            admitted_ns: vec![NEVER; requests],
+            first_token_ns: vec![NEVER; requests],
+            finished_ns: vec![NEVER; requests],
+            output_tokens: vec![0; requests],
+            preemptions: vec![0; requests],
+            engine: vec![-1; requests],
+            status: vec![Status::Unfinished; requests],
+            span: vec![(0, 0); requests],
+            broken_spans: Vec::new(),
+        }
+    }
+
+    pub(crate) fn arrived(&mut self, request: u32, now: SimTime) {
+        self.arrival_ns[request as usize] = nanos(now);
+    }
+
+    pub(crate) fn rejected(&mut self, request: u32, now: SimTime) {
+        self.finished_ns[request as usize] = nanos(now);
+        self.status[request as usize] = Status::Rejected;
+    }
+
+    pub(crate) fn routed(&mut self, request: u32, engine: u32) {
+        // Clusters of 2^31 engines do not exist.
+        self.engine[request as usize] = i32::try_from(engine).unwrap_or(i32::MAX);
+    }
+
+    pub(crate) fn admitted(&mut self, request: u32, now: SimTime) {
+        let admitted = &mut self.admitted_ns[request as usize];
+        if *admitted == NEVER {
+            *admitted = nanos(now);
+        }
+    }
+
+    pub(crate) fn preempted(&mut self, request: u32) {
+        self.preemptions[request as usize] += 1;
+    }
+
+    pub(crate) fn first_token(&mut self, request: u32, now: SimTime) {
+        self.first_token_ns[request as usize] = nanos(now);
+    }
+
+    pub(crate) fn span_broken(&mut self, span: Span) {
+        self.broken_spans.push(span);
+    }
+
+    pub(crate) fn completed(&mut self, span: Span, output: u32, now: SimTime) {
+        let request = span.request as usize;
+        self.finished_ns[request] = nanos(now);
+        self.output_tokens[request] = output;
+        self.span[request] = (span.first, span.last);
+        self.status[request] = Status::Completed;
+    }
+
+    /// The spans of completed requests that `wanted` selects: each request's in order of time, by
+    /// request.
+    fn spans(&self, wanted: impl Fn(usize) -> bool) -> Vec<Span> {
+        let mut broken: Vec<&Span> =
+            self.broken_spans.iter().filter(|span| wanted(span.request as usize)).collect();
+        broken.sort_by_key(|span| span.request);
+        let mut earlier = broken.into_iter().peekable();
+        let mut spans = Vec::new();
+        for (request, &(first, last)) in (0_u32..).zip(&self.span) {
+            if self.status[request as usize] != Status::Completed || !wanted(request as usize) {
+                while earlier.next_if(|span| span.request == request).is_some() {}
+                continue;
+            }
+            while let Some(&span) = earlier.next_if(|span| span.request == request) {
+                spans.push(span);
+            }
+            spans.push(Span { request, first, last });
+        }
+        spans
+    }
+
+    /// Gaps between consecutive tokens of the completed requests that `counted` selects, as pairs
+    /// (nanoseconds, how often); a length may come more than once.
+    pub fn token_gaps(
+        &self,
+        step_ends: &[&[u64]],
+        counted: impl Fn(usize) -> bool,
+    ) -> Vec<(u64, u64)> {
+        let mut changes: Vec<Vec<i64>> =
+            step_ends.iter().map(|ends| vec![0; ends.len() + 1]).collect();
+        let mut gaps = Vec::new();
+        let mut previous: Option<Span> = None;
+        for span in self.spans(counted) {
+            let engine = self.engine_of(span.request);
+            changes[engine][span.first as usize + 1] += 1;
+            changes[engine][span.last as usize + 1] -= 1;
+            if let Some(before) = previous.filter(|before| before.request == span.request) {
+                let ends = step_ends[engine];
+                gaps.push((ends[span.first as usize] - ends[before.last as usize], 1));
+            }
+            previous = Some(span);
+        }
+        for (ends, changes) in step_ends.iter().zip(&changes) {
+            let mut requests = 0;
+            for (pair, change) in ends.windows(2).zip(&changes[1..]) {
+                requests += change;
+                if let Ok(times @ 1..) = u64::try_from(requests) {
+                    gaps.push((pair[1] - pair[0], times));
+                }
+            }
+        }
+        gaps
+    }
+
+    /// Token times of the given requests, one after the other, and where each one's begin.
+    pub fn token_times(&self, step_ends: &[&[u64]], requests: &[usize]) -> (Vec<i64>, Vec<i64>) {
+        let mut wanted = vec![false; self.span.len()];
+        for &request in requests {
+            wanted[request] = true;
+        }
+        let spans = self.spans(|request| wanted[request]);
+        let mut times = Vec::new();
+        let mut offsets = vec![0];
+        for &request in requests {
+            let from = spans.partition_point(|span| (span.request as usize) < request);
+            let own = spans[from..].iter().take_while(|span| span.request as usize == request);
+            for span in own {
+                let ends = step_ends[self.engine_of(span.request)];
+                let steps = &ends[span.first as usize..=span.last as usize];
+                times.extend(steps.iter().map(|&end| end.cast_signed()));
+            }
+            offsets.push(i64::try_from(times.len()).unwrap_or(i64::MAX));
+        }
+        (times, offsets)
+    }
+
+    fn engine_of(&self, request: u32) -> usize {
+        usize::try_from(self.engine[request as usize]).unwrap_or(0)
+    }
+}
+
+/// One value a step; times in nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct StepColumns {
+    /// Engine.
+    pub engine: Vec<u32>,
+    /// Start.
+    pub start_ns: Vec<u64>,
+    /// End.
+    pub end_ns: Vec<u64>,
+    /// Sums over its requests.
+    pub shape: Vec<StepShape>,
+    /// Requests preempted while scheduling it.
+    pub preempted: Vec<u32>,
+    /// Running requests after scheduling it.
+    pub running: Vec<u32>,
+    /// Waiting requests after scheduling it.
+    pub waiting: Vec<u64>,
+    /// Free KV blocks after scheduling it.
+    pub free_blocks: Vec<u32>,
+}
+
+/// Times fit i64: the clock ends at 2^63.
+pub(crate) const fn nanos(time: SimTime) -> i64 {
+    time.as_nanos().cast_signed()
+}
+
+/// Steps are numbered by u32 in each engine.
+pub(crate) fn next_step(steps: usize) -> Result<u32, SimError> {
+    match u32::try_from(steps) {
+        // The number after a step's own must exist too.
+        Ok(step) if step < u32::MAX - 1 => Ok(step),
+        _ => Err(SimError::TooMany { what: "steps of one engine", limit: u64::from(u32::MAX) - 2 }),
+    }
+}
+
+/// A running 64-bit hash: equal runs have equal hashes, and a difference shows with near certainty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceHash(u64);
+
+impl TraceHash {
+    /// The hash of nothing.
+    pub const fn new() -> Self {
+        Self(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// Add a word: multiply and fold, as wyhash does.
+    #[inline]
+    pub fn add(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word) * 0xA076_1D64_78BD_642F_u128;
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are folded together")]
+        let folded = (product as u64) ^ ((product >> 64) as u64);
+        self.0 = folded.rotate_left(23) ^ word;
+    }
+
+    /// The hash so far.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for TraceHash {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,184 @@
+//! A request inside an engine, and the order of the running ones.
+
+use crate::time::SimTime;
+
+/// Index of a request in an engine's slot table.
+pub(crate) type SlotId = u32;
+
+/// No slot, no step.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// In the waiting queue.
+    Waiting,
+    /// Running, with tokens of its prompt (or of an earlier life) still to compute.
+    Prefill,
+    /// Running, next token due, counted by the decode set: `computed` and `num_tokens` are stale.
+    Decode,
+    /// Running, next token due, taken out of the decode set to be looked at one by one.
+    Ready,
+    /// Running, last token scheduled: it leaves when that step's output is processed.
+    Leaving,
+}
+
+/// One request. Most of its life it sits in the decode set and is not touched at all.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) request: u32,
+    pub(crate) prompt: u32,
+    /// Tokens it will generate.
+    pub(crate) output: u32,
+    pub(crate) state: State,
+    /// Tokens with keys and values in the cache once the scheduled steps have run.
+    pub(crate) computed: u32,
+    /// Prompt and generated tokens once the scheduled steps have run.
+    pub(crate) num_tokens: u32,
+    /// `computed` less the decode set's tick at joining.
+    pub(crate) base: i64,
+    /// The tick at which it generates its last token.
+    pub(crate) last_tick: u64,
+    /// Neighbours among the requests with a last tick in the same bucket.
+    pub(crate) bucket_prev: u32,
+    pub(crate) bucket_next: u32,
+    /// Order of admission.
+    pub(crate) admission: u64,
+    /// Neighbours in the running order.
+    pub(crate) prev: u32,
+    pub(crate) next: u32,
+    /// First step of the unbroken row of steps that gave it tokens; NONE: no such row.
+    pub(crate) span_first: u32,
+    /// Last step that gave it a token, while it is out of the decode set.
+    pub(crate) span_last: u32,
+    /// When it joined the engine's queue.
+    pub(crate) joined: SimTime,
+}
+
+impl Slot {
+    pub(crate) const fn new(request: u32, prompt: u32, output: u32, joined: SimTime) -> Self {
+        Self {
+            request,
+            prompt,
+            output,
+            state: State::Waiting,
+            computed: 0,
+            num_tokens: prompt,
+            base: 0,
+            last_tick: 0,
+            bucket_prev: NONE,
+            bucket_next: NONE,
+            admission: 0,
+            prev: NONE,
+            next: NONE,
+            span_first: NONE,
+            span_last: NONE,
+            joined,
+        }
+    }
+
+    /// Tokens generated so far, those of scheduled steps included.
+    pub(crate) const fn generated(&self) -> u32 {
+        self.num_tokens - self.prompt
+    }
+}
+
+/// The slots of an engine; freed ones are used again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<SlotId>,
+}
+
+impl Slots {
+    pub(crate) fn insert(&mut self, slot: Slot) -> SlotId {
+        if let Some(id) = self.free.pop() {
+            self[id] = slot;
+            return id;
+        }
+        // Requests are numbered by u32 and each has one slot, so the index fits.
+        #[expect(clippy::cast_possible_truncation, reason = "at most one slot per u32 request")]
+        let id = self.slots.len() as SlotId;
+        self.slots.push(slot);
+        id
+    }
+
+    pub(crate) fn release(&mut self, id: SlotId) {
+        self.free.push(id);
+    }
+}
+
+impl std::ops::Index<SlotId> for Slots {
+    type Output = Slot;
+
+    #[inline]
+    fn index(&self, id: SlotId) -> &Slot {
+        &self.slots[id as usize]
+    }
+}
+
+impl std::ops::IndexMut<SlotId> for Slots {
+    #[inline]
+    fn index_mut(&mut self, id: SlotId) -> &mut Slot {
+        &mut self.slots[id as usize]
+    }
+}
+
+/// The running requests in order of admission: a list through the slots, so that any of them leaves
+/// in constant time and the order stays.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    head: SlotId,
+    tail: SlotId,
+    len: u32,
+    admissions: u64,
+}
+
+impl Running {
+    pub(crate) const fn new() -> Self {
+        Self { head: NONE, tail: NONE, len: 0, admissions: 0 }
+    }
+
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(crate) const fn head(&self) -> SlotId {
+        self.head
+    }
+
+    pub(crate) const fn tail(&self) -> SlotId {
+        self.tail
+    }
+
+    pub(crate) fn push(&mut self, slots: &mut Slots, id: SlotId) {
+        let tail = self.tail;
+        let slot = &mut slots[id];
+        slot.prev = tail;
+        slot.next = NONE;
+        slot.admission = self.admissions;
+        if tail == NONE {
+            self.head = id;
+        } else {
+            slots[tail].next = id;
+        }
+        self.tail = id;
+        self.len += 1;
+        self.admissions += 1;
+    }
+
+    pub(crate) fn remove(&mut self, slots: &mut Slots, id: SlotId) {
+        let (prev, next) = (slots[id].prev, slots[id].next);
+        if prev == NONE {
+            self.head = next;
+        } else {
+            slots[prev].next = next;
+        }
+        if next == NONE {
+            self.tail = prev;
+        } else {
+            slots[next].prev = prev;
+        }
+        self.len -= 1;
+    }
+}

@@ -1,0 +1,252 @@
+//! The event loop: one cluster, one workload, advanced in slices.
+
+use crate::config::EngineSettings;
+use crate::cost::CostModel;
+use crate::engine::{Engine, EngineStats, Outcome};
+use crate::error::SimError;
+use crate::event::{Event, EventQueue, Rank};
+use crate::recorder::{RequestColumns, StepColumns, TraceHash};
+use crate::router::{Router, RoutingPolicy};
+use crate::time::SimTime;
+use crate::workload::{Source, Workload};
+
+/// Engines that are alike.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Their settings.
+    pub settings: EngineSettings,
+    /// What prices their steps.
+    pub cost: CostModel,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Where a simulation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Every request is answered.
+    pub done: bool,
+    /// The clock.
+    pub now: SimTime,
+    /// Requests sent.
+    pub arrived: usize,
+    /// Requests completed or rejected.
+    pub answered: usize,
+    /// Steps of all engines.
+    pub steps: u64,
+}
+
+/// A cluster and its workload.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    now: SimTime,
+    queue: EventQueue,
+    source: Source,
+    router: Router,
+    engines: Vec<Engine>,
+    /// Settings by engine, for the checks on arrival.
+    settings: Vec<EngineSettings>,
+    /// Engines that schedule once everything else of this nanosecond has happened, in order.
+    due: Vec<u32>,
+    requests: RequestColumns,
+    rows: Option<StepColumns>,
+    steps: u64,
+}
+
+impl Simulation {
+    /// Build a cluster at time 0.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidSetting`] for settings out of range or a cluster without engines.
+    pub fn new(
+        pools: &[Pool],
+        policy: RoutingPolicy,
+        workload: Workload,
+        record_steps: bool,
+    ) -> Result<Self, SimError> {
+        let mut engines = Vec::new();
+        let mut settings = Vec::new();
+        let mut index = 0;
+        for pool in pools {
+            pool.settings.validate()?;
+            for _ in 0..pool.count {
+                engines.push(Engine::new(index, pool.settings, pool.cost.clone()));
+                settings.push(pool.settings);
+                index += 1;
+            }
+        }
+        if engines.is_empty() {
+            return Err(SimError::InvalidSetting {
+                field: "pools",
+                value: "no engine".to_owned(),
+                remedy: "a cluster needs at least one engine",
+            });
+        }
+        Ok(Self {
+            now: SimTime::ZERO,
+            queue: EventQueue::default(),
+            router: Router::new(policy, index),
+            requests: RequestColumns::new(workload.len()),
+            source: Source::new(workload),
+            engines,
+            settings,
+            due: Vec::new(),
+            rows: record_steps.then(StepColumns::default),
+            steps: 0,
+        })
+    }
+
+    /// Process at most `max_events` events (step ends, arrivals, schedules).
+    ///
+    /// # Errors
+    /// What cost models raise, and [`SimError::Stalled`], which is a bug.
+    pub fn run_slice(&mut self, max_events: u64) -> Result<Progress, SimError> {
+        let mut done = false;
+        for _ in 0..max_events {
+            if !self.advance()? {
+                done = true;
+                break;
+            }
+        }
+        if done && self.source.unanswered() > 0 {
+            return Err(SimError::Stalled { unanswered: self.source.unanswered() });
+        }
+        Ok(Progress { done, ..self.progress() })
+    }
+
+    /// Where the simulation stands.
+    pub fn progress(&self) -> Progress {
+        let arrived = self.source.sent() as usize;
+        Progress {
+            done: false,
+            now: self.now,
+            arrived,
+            answered: arrived - self.source.unanswered(),
+            steps: self.steps,
+        }
+    }
+
+    /// Process the next event; false if there is none.
+    fn advance(&mut self) -> Result<bool, SimError> {
+        let event = self.queue.peek().copied();
+        let arrival = self.source.next_time();
+        // Everything of this nanosecond comes before the schedules that are due in it.
+        if let Some(&engine) = self.due.first()
+            && event.is_none_or(|event| event.time > self.now)
+            && arrival.is_none_or(|time| time > self.now)
+        {
+            self.due.remove(0);
+            self.schedule(engine)?;
+            return Ok(true);
+        }
+        match (event, arrival) {
+            (None, None) => return Ok(false),
+            (Some(event), None) => self.handle(event),
+            (None, Some(time)) => self.arrive(time),
+            (Some(event), Some(time)) => {
+                if (event.time, event.rank) < (time, Rank::Arrival) {
+                    self.handle(event);
+                } else {
+                    self.arrive(time);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Process an event of the queue, which is its first.
+    fn handle(&mut self, event: Event) {
+        self.queue.pop();
+        self.now = event.time;
+        if event.rank == Rank::StepEnd {
+            let engine = &mut self.engines[event.engine as usize];
+            let answered = engine.complete(self.now, &mut self.requests);
+            if answered > 0 {
+                self.router.answered(event.engine, answered);
+                self.source.answered(answered, self.now);
+            }
+        }
+        self.mark_due(event.engine);
+    }
+
+    fn arrive(&mut self, time: SimTime) {
+        self.now = time;
+        let request = self.source.send();
+        self.requests.arrived(request, time);
+        let (prompt, output) = self.source.workload().lengths(request);
+        let fits = |settings: &EngineSettings| settings.effective_output(prompt, output).is_some();
+        if !self.settings.iter().all(fits) {
+            self.requests.rejected(request, time);
+            self.source.answered(1, time);
+            return;
+        }
+        let engine = self.router.route();
+        self.requests.routed(request, engine);
+        let settings = &self.settings[engine as usize];
+        let output = settings.effective_output(prompt, output).unwrap_or(output);
+        let target = &mut self.engines[engine as usize];
+        target.enqueue(request, prompt, output, time);
+        if !target.is_busy() {
+            self.mark_due(engine);
+        }
+    }
+
+    /// Have an engine schedule at the end of this nanosecond.
+    fn mark_due(&mut self, engine: u32) {
+        if let Err(place) = self.due.binary_search(&engine) {
+            self.due.insert(place, engine);
+        }
+    }
+
+    fn schedule(&mut self, index: u32) -> Result<(), SimError> {
+        let engine = &mut self.engines[index as usize];
+        if engine.is_busy() {
+            return Ok(());
+        }
+        match engine.schedule(self.now, &mut self.requests, self.rows.as_mut())? {
+            Outcome::Step(end) => {
+                self.steps += 1;
+                self.queue.push(Event { time: end, rank: Rank::StepEnd, engine: index });
+            }
+            Outcome::WaitUntil(time) => {
+                self.queue.push(Event { time, rank: Rank::Schedule, engine: index });
+            }
+            Outcome::Idle => {}
+        }
+        Ok(())
+    }
+
+    /// The request columns so far.
+    pub const fn requests(&self) -> &RequestColumns {
+        &self.requests
+    }
+
+    /// Prompt tokens by request.
+    pub fn prompt_tokens(&self) -> &[u32] {
+        self.source.workload().prompts()
+    }
+
+    /// The step columns so far, if they are recorded.
+    pub const fn rows(&self) -> Option<&StepColumns> {
+        self.rows.as_ref()
+    }
+
+    /// End times of the steps of each engine.
+    pub fn step_ends(&self) -> Vec<&[u64]> {
+        self.engines.iter().map(Engine::step_ends).collect()
+    }
+
+    /// Totals by engine.
+    pub fn engine_stats(&self) -> Vec<EngineStats> {
+        self.engines.iter().map(Engine::stats).collect()
+    }
+
+    /// One hash over every step of every engine.
+    pub fn trace_hash(&self) -> u64 {
+        let mut hash = TraceHash::new();
+        for engine in &self.engines {
+            hash.add(engine.hash());
+        }
+        hash.get()
+    }
+}
