@@ -1,0 +1,72 @@
+# Everything runs in a virtual environment of the checkout's own; nothing is installed elsewhere.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := $(VENV)/.tools
+BUILT := $(VENV)/.built
+RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-rust test-py test-slow lint format typecheck bench wheel smoke ci clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Build, install and simulate the Azure 2023 conversation trace
+	$(BIN)/python -m llm_inference_simulator --model llama-3.1-8b --xpu h100-sxm \
+	  --trace azure-conv-2023 --output results.json
+
+build: $(BUILT) ## Build the Rust core and install the package into .venv
+
+test: test-rust test-py ## Run all tests
+
+test-rust: $(TOOLS) ## Rust tests, with and without the Python binding
+	cargo test --quiet
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo check --quiet --features python
+
+test-py: $(BUILT) ## Python tests: unit, property, analytic, binding
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(BUILT) ## Long fuzzing and scale runs
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -q
+
+lint: $(TOOLS) ## Formatting and lints of both languages
+	cargo fmt --check
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --all-targets --features python -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(TOOLS) ## Format both languages
+	cargo fmt
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+
+typecheck: $(BUILT) ## mypy, and the core's stub against the binary
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest llm_inference_simulator._core
+
+bench: $(BUILT) ## Speed of the core beside the pure-Python reference
+	$(BIN)/python benchmarks/bench.py
+
+wheel: $(TOOLS) ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/maturin build --release --out dist
+
+smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
+	bash scripts/smoke.sh dist/*.whl
+
+ci: lint typecheck test smoke ## All checks
+
+clean: ## Remove what was built
+	rm -rf $(VENV) dist target
+
+$(TOOLS): pyproject.toml scripts/check_tools.sh
+	@PYTHON=$(PYTHON) bash scripts/check_tools.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(BUILT): $(TOOLS) $(RUST_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
