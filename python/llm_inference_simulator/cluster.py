@@ -20,5 +20,12 @@ class EngineSettings:
     num_gpu_blocks: int
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0
+    long_prefill_token_threshold_adaptive: bool = False
+    enable_prefix_caching: bool = False
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    scheduler_reserve_full_isl: bool = True
+    watermark_blocks: int = 0
+    async_scheduling: bool = False
+    step_overhead_ns: int = 0
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
     batch_window_ns: int = 0

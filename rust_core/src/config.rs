@@ -17,8 +17,18 @@ pub enum Batching {
     },
 }
 
+/// Which waiting request is next, and which running one is preempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchedulingPolicy {
+    /// First come, first served; the last admitted is preempted.
+    Fcfs,
+    /// By priority, then arrival; lower comes first, the highest is preempted.
+    Priority,
+}
+
 /// One engine's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "vLLM's own switches")]
 pub struct EngineSettings {
     /// Requests that may run together.
     pub max_num_seqs: u32,
@@ -34,6 +44,20 @@ pub struct EngineSettings {
     pub enable_chunked_prefill: bool,
     /// Most tokens of one request in a step; 0: no such bound.
     pub long_prefill_token_threshold: u32,
+    /// Whether an idle budget raises that bound: max(threshold, budget / requests in the engine).
+    pub long_prefill_token_threshold_adaptive: bool,
+    /// Whether blocks of earlier requests can be found by their content.
+    pub enable_prefix_caching: bool,
+    /// Order of waiting requests.
+    pub scheduling_policy: SchedulingPolicy,
+    /// Whether admission asks for room for the whole prompt, not only its first chunk.
+    pub scheduler_reserve_full_isl: bool,
+    /// Free blocks that admission must leave while others run.
+    pub watermark_blocks: u32,
+    /// Whether the next step is decided before the output of the running one is known.
+    pub async_scheduling: bool,
+    /// Host time before a step can start; asynchronous scheduling hides it behind the step before.
+    pub step_overhead: SimDuration,
     /// How requests become batches.
     pub batching: Batching,
 }

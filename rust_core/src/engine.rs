@@ -1,21 +1,33 @@
-//! One serving engine: its scheduler, its cost model and the step in flight.
+//! One serving engine: its scheduler, its cost model and the steps in flight.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::config::EngineSettings;
 use crate::cost::{CostModel, StepTotals};
 use crate::error::SimError;
-use crate::recorder::{RequestColumns, StepColumns, TraceHash, next_step};
-use crate::scheduler::{Scheduler, StepPlan};
+use crate::recorder::{Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step};
+use crate::scheduler::{NewRequest, Scheduler, StepPlan};
 use crate::time::{SimDuration, SimTime};
+use crate::workload::SharedBlocks;
 
 /// What scheduling led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A step runs until then.
+    /// A step was dispatched; it ends then.
     Step(SimTime),
     /// Nothing to do until a batch's window closes then.
     WaitUntil(SimTime),
-    /// Nothing to do until a request arrives.
+    /// Nothing to do until a step ends or a request arrives.
     Idle,
+}
+
+/// What a run records, besides the request columns, where it is asked to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) requests: RequestColumns,
+    pub(crate) steps: Option<StepColumns>,
+    pub(crate) decisions: Option<Decisions>,
 }
 
 /// A serving engine.
@@ -24,114 +36,168 @@ pub(crate) struct Engine {
     index: u32,
     cost: CostModel,
     scheduler: Scheduler,
-    plan: StepPlan,
-    busy: bool,
+    /// Steps that may be dispatched before the output of the first is known.
+    depth: usize,
+    /// Host time before a step can start.
+    overhead: SimDuration,
+    /// Dispatched steps, oldest first.
+    in_flight: VecDeque<StepPlan>,
+    /// Plans to fill again.
+    spare: Vec<StepPlan>,
+    /// When the device has run everything dispatched.
+    device_free: SimTime,
     step_ends: Vec<u64>,
     totals: StepTotals,
-    busy_ns: u64,
-    preemptions: u64,
-    requests: u64,
+    counts: EngineCounts,
     hash: TraceHash,
 }
 
+/// What an engine counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineCounts {
+    /// Requests routed to it.
+    pub requests: u64,
+    /// Preemptions.
+    pub preemptions: u64,
+    /// Nanoseconds in which a step ran.
+    pub busy_ns: u64,
+    /// Tokens that admitted requests looked up in the prefix cache.
+    pub prefix_queries: u64,
+    /// Tokens that they found.
+    pub prefix_hits: u64,
+}
+
 impl Engine {
-    pub(crate) fn new(index: u32, settings: EngineSettings, cost: CostModel) -> Self {
+    pub(crate) fn new(
+        index: u32,
+        settings: EngineSettings,
+        cost: CostModel,
+        shared: Arc<SharedBlocks>,
+        record_decisions: bool,
+    ) -> Self {
         Self {
             index,
             cost,
-            scheduler: Scheduler::new(settings),
-            plan: StepPlan::default(),
-            busy: false,
+            scheduler: Scheduler::new(settings, shared, record_decisions),
+            depth: if settings.async_scheduling { 2 } else { 1 },
+            overhead: settings.step_overhead,
+            in_flight: VecDeque::new(),
+            spare: Vec::new(),
+            device_free: SimTime::ZERO,
             step_ends: Vec::new(),
             totals: StepTotals::default(),
-            busy_ns: 0,
-            preemptions: 0,
-            requests: 0,
+            counts: EngineCounts::default(),
             hash: TraceHash::new(),
         }
     }
 
-    /// Whether a step runs.
-    pub(crate) const fn is_busy(&self) -> bool {
-        self.busy
+    /// Whether a step runs: arrivals are then seen when it ends.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Whether another step may be dispatched.
+    pub(crate) fn can_dispatch(&self) -> bool {
+        self.in_flight.len() < self.depth
     }
 
     /// A request joins the queue.
-    pub(crate) fn enqueue(&mut self, request: u32, prompt: u32, output: u32, now: SimTime) {
-        self.requests += 1;
-        self.scheduler.enqueue(request, prompt, output, now);
+    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) {
+        self.counts.requests += 1;
+        self.scheduler.enqueue(new, now);
     }
 
-    /// Decide and start the next step.
+    /// Decide and dispatch the next step.
     pub(crate) fn schedule(
         &mut self,
         now: SimTime,
-        requests: &mut RequestColumns,
-        rows: Option<&mut StepColumns>,
+        records: &mut Records,
     ) -> Result<Outcome, SimError> {
         let step = next_step(self.step_ends.len())?;
-        self.scheduler.schedule(now, step, &mut self.plan);
-        self.record_decisions(now, requests);
-        if self.plan.is_empty() {
+        let mut plan = self.spare.pop().unwrap_or_default();
+        self.scheduler.schedule(now, step, &mut plan);
+        self.record_decisions(&plan, now, records);
+        if plan.is_empty() {
+            self.spare.push(plan);
             return Ok(match self.scheduler.window_closes() {
                 Some(closes) if closes > now => Outcome::WaitUntil(closes),
                 _ => Outcome::Idle,
             });
         }
-        let duration = self.cost.step_duration(&self.plan.shape)?;
-        let end = now.after(duration)?;
-        self.record_step(duration, end);
-        if let Some(rows) = rows {
-            self.record_row(rows, now, end);
+        let duration = self.cost.step_duration(&plan.shape)?;
+        let start = now.after(self.overhead)?.max(self.device_free);
+        let end = start.after(duration)?;
+        self.device_free = end;
+        self.record_step(&plan, duration, end);
+        if let Some(rows) = &mut records.steps {
+            self.record_row(&plan, rows, start, end);
         }
-        self.busy = true;
+        self.in_flight.push_back(plan);
         Ok(Outcome::Step(end))
     }
 
-    /// Process the output of the step that ends now; returns the number of completed requests.
-    pub(crate) fn complete(&mut self, now: SimTime, requests: &mut RequestColumns) -> usize {
-        self.busy = false;
-        for &request in &self.plan.first_tokens {
-            requests.first_token(request, now);
+    /// Process the output of the step that ends now; `delivered` is when clients see it. Returns the
+    /// number of completed requests.
+    pub(crate) fn complete(&mut self, delivered: SimTime, records: &mut Records) -> usize {
+        let Some(plan) = self.in_flight.pop_front() else { return 0 };
+        for &request in &plan.first_tokens {
+            records.requests.first_token(request, delivered);
         }
         let mut answered = 0;
-        self.scheduler.complete(&self.plan, |span, output| {
-            requests.completed(span, output, now);
+        self.scheduler.complete(&plan, |span, output| {
+            records.requests.completed(span, output, delivered);
             answered += 1;
         });
+        self.spare.push(plan);
         answered
     }
 
     #[inline]
-    fn record_decisions(&mut self, now: SimTime, requests: &mut RequestColumns) {
-        for &request in &self.plan.admitted {
-            requests.admitted(request, now);
+    fn record_decisions(&mut self, plan: &StepPlan, now: SimTime, records: &mut Records) {
+        for admission in &plan.admitted {
+            records.requests.admitted(admission.request, admission.cached, now);
+            if self.scheduler.kv().caches_prefixes() {
+                self.counts.prefix_queries += u64::from(admission.queried);
+                self.counts.prefix_hits += u64::from(admission.cached);
+            }
         }
-        for &request in &self.plan.preempted {
-            self.preemptions += 1;
-            requests.preempted(request);
+        for &request in &plan.preempted {
+            self.counts.preemptions += 1;
+            records.requests.preempted(request);
         }
-        for &span in &self.plan.broken_spans {
-            requests.span_broken(span);
+        for &span in &plan.broken_spans {
+            records.requests.span_broken(span);
+        }
+        if let Some(decisions) = &mut records.decisions {
+            decisions.rows.extend_from_slice(&plan.rows);
+            decisions.preempted.extend_from_slice(&plan.preempted);
+            decisions.steps.push(Decision {
+                engine: self.index,
+                time_ns: now.as_nanos(),
+                rows_end: decisions.rows.len(),
+                preempted_end: decisions.preempted.len(),
+                free_blocks: self.scheduler.kv().free(),
+                waiting: self.scheduler.waiting() as u64,
+                running: self.scheduler.running(),
+            });
         }
     }
 
     #[inline]
-    fn record_step(&mut self, duration: SimDuration, end: SimTime) {
-        let shape = &self.plan.shape;
-        self.totals.add(shape);
-        self.busy_ns += duration.as_nanos();
+    fn record_step(&mut self, plan: &StepPlan, duration: SimDuration, end: SimTime) {
+        self.totals.add(&plan.shape);
+        self.counts.busy_ns += duration.as_nanos();
         self.step_ends.push(end.as_nanos());
         self.hash.add(end.as_nanos());
-        self.hash.add(shape.tokens() << 32 ^ shape.decode_context_tokens);
+        self.hash.add(plan.shape.tokens() << 32 ^ plan.shape.decode_context_tokens);
     }
 
-    fn record_row(&self, rows: &mut StepColumns, start: SimTime, end: SimTime) {
+    fn record_row(&self, plan: &StepPlan, rows: &mut StepColumns, start: SimTime, end: SimTime) {
         rows.engine.push(self.index);
         rows.start_ns.push(start.as_nanos());
         rows.end_ns.push(end.as_nanos());
-        rows.shape.push(self.plan.shape);
-        rows.preempted.push(u32::try_from(self.plan.preempted.len()).unwrap_or(u32::MAX));
+        rows.shape.push(plan.shape);
+        rows.preempted.push(u32::try_from(plan.preempted.len()).unwrap_or(u32::MAX));
         rows.running.push(self.scheduler.running());
         rows.waiting.push(self.scheduler.waiting() as u64);
         rows.free_blocks.push(self.scheduler.kv().free());
@@ -152,9 +218,7 @@ impl Engine {
         let (operations, bytes) = self.cost.work(&self.totals);
         EngineStats {
             totals: self.totals,
-            preemptions: self.preemptions,
-            busy_ns: self.busy_ns,
-            requests: self.requests,
+            counts: self.counts,
             peak_blocks: self.scheduler.kv().peak_used(),
             operations,
             bytes,
@@ -167,12 +231,8 @@ impl Engine {
 pub struct EngineStats {
     /// Steps and their sums.
     pub totals: StepTotals,
-    /// Preemptions.
-    pub preemptions: u64,
-    /// Nanoseconds in which a step ran.
-    pub busy_ns: u64,
-    /// Requests routed to it.
-    pub requests: u64,
+    /// What it counted.
+    pub counts: EngineCounts,
     /// Most KV blocks in use at once.
     pub peak_blocks: u32,
     /// Floating-point operations of all steps, per accelerator; 0 where the model has none.

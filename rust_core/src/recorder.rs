@@ -2,7 +2,7 @@
 
 use crate::cost::StepShape;
 use crate::error::SimError;
-use crate::scheduler::Span;
+use crate::scheduler::{Row, Span};
 use crate::time::SimTime;
 
 /// How a request ended.
@@ -22,11 +22,11 @@ pub const NEVER: i64 = -1;
 
 /// One value a request, in order of arrival; times in nanoseconds, [`NEVER`] where it did not
 /// happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestColumns {
     /// When the request was sent.
     pub arrival_ns: Vec<i64>,
-    /// Start of its first step.
+    /// When it was first scheduled.
     pub admitted_ns: Vec<i64>,
     /// End of the step that gave its first token.
     pub first_token_ns: Vec<i64>,
@@ -34,6 +34,8 @@ pub struct RequestColumns {
     pub finished_ns: Vec<i64>,
     /// Tokens generated.
     pub output_tokens: Vec<u32>,
+    /// Prompt tokens found in the prefix cache when it was first scheduled.
+    pub cached_tokens: Vec<u32>,
     /// Times it was preempted.
     pub preemptions: Vec<u32>,
     /// Engine it was routed to, −1 if none.
@@ -54,6 +56,7 @@ impl RequestColumns {
             first_token_ns: vec![NEVER; requests],
             finished_ns: vec![NEVER; requests],
             output_tokens: vec![0; requests],
+            cached_tokens: vec![0; requests],
             preemptions: vec![0; requests],
             engine: vec![-1; requests],
             status: vec![Status::Unfinished; requests],
@@ -76,10 +79,11 @@ impl RequestColumns {
         self.engine[request as usize] = i32::try_from(engine).unwrap_or(i32::MAX);
     }
 
-    pub(crate) fn admitted(&mut self, request: u32, now: SimTime) {
+    pub(crate) fn admitted(&mut self, request: u32, cached: u32, now: SimTime) {
         let admitted = &mut self.admitted_ns[request as usize];
         if *admitted == NEVER {
             *admitted = nanos(now);
+            self.cached_tokens[request as usize] = cached;
         }
     }
 
@@ -182,6 +186,36 @@ impl RequestColumns {
     fn engine_of(&self, request: u32) -> usize {
         usize::try_from(self.engine[request as usize]).unwrap_or(0)
     }
+}
+
+/// Every decision of every engine, as decision traces have them.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    /// One entry a call of a scheduler, in order of time.
+    pub steps: Vec<Decision>,
+    /// The rows of all steps, one after the other.
+    pub rows: Vec<Row>,
+    /// The preempted requests of all steps, one after the other.
+    pub preempted: Vec<u32>,
+}
+
+/// One call of a scheduler; it owns the rows and preempted requests up to its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Engine.
+    pub engine: u32,
+    /// When it was called.
+    pub time_ns: u64,
+    /// End of its rows.
+    pub rows_end: usize,
+    /// End of its preempted requests.
+    pub preempted_end: usize,
+    /// Free KV blocks after it.
+    pub free_blocks: u32,
+    /// Waiting requests after it.
+    pub waiting: u64,
+    /// Running requests after it.
+    pub running: u32,
 }
 
 /// One value a step; times in nanoseconds.

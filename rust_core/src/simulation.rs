@@ -2,12 +2,13 @@
 
 use crate::config::EngineSettings;
 use crate::cost::CostModel;
-use crate::engine::{Engine, EngineStats, Outcome};
+use crate::engine::{Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
-use crate::recorder::{RequestColumns, StepColumns, TraceHash};
+use crate::recorder::{Decisions, RequestColumns, StepColumns, TraceHash};
 use crate::router::{Router, RoutingPolicy};
-use crate::time::SimTime;
+use crate::scheduler::NewRequest;
+use crate::time::{SimDuration, SimTime};
 use crate::workload::{Source, Workload};
 
 /// Engines that are alike.
@@ -19,6 +20,19 @@ pub struct Pool {
     pub cost: CostModel,
     /// How many there are.
     pub count: u32,
+}
+
+/// What stands between clients and engines, and what a run keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// From a client's sending to the engine's queue: HTTP, tokenising.
+    pub request_latency: SimDuration,
+    /// From the end of a step to the client: detokenising, HTTP.
+    pub response_latency: SimDuration,
+    /// Keep a row a step.
+    pub record_steps: bool,
+    /// Keep every scheduling decision.
+    pub record_decisions: bool,
 }
 
 /// Where a simulation stands.
@@ -48,8 +62,8 @@ pub struct Simulation {
     settings: Vec<EngineSettings>,
     /// Engines that schedule once everything else of this nanosecond has happened, in order.
     due: Vec<u32>,
-    requests: RequestColumns,
-    rows: Option<StepColumns>,
+    options: Options,
+    records: Records,
     steps: u64,
 }
 
@@ -62,7 +76,7 @@ impl Simulation {
         pools: &[Pool],
         policy: RoutingPolicy,
         workload: Workload,
-        record_steps: bool,
+        options: Options,
     ) -> Result<Self, SimError> {
         let mut engines = Vec::new();
         let mut settings = Vec::new();
@@ -70,7 +84,9 @@ impl Simulation {
         for pool in pools {
             pool.settings.validate()?;
             for _ in 0..pool.count {
-                engines.push(Engine::new(index, pool.settings, pool.cost.clone()));
+                let (cost, shared) = (pool.cost.clone(), workload.shared());
+                let decisions = options.record_decisions;
+                engines.push(Engine::new(index, pool.settings, cost, shared, decisions));
                 settings.push(pool.settings);
                 index += 1;
             }
@@ -86,12 +102,16 @@ impl Simulation {
             now: SimTime::ZERO,
             queue: EventQueue::default(),
             router: Router::new(policy, index),
-            requests: RequestColumns::new(workload.len()),
+            records: Records {
+                requests: RequestColumns::new(workload.len()),
+                steps: options.record_steps.then(StepColumns::default),
+                decisions: options.record_decisions.then(Decisions::default),
+            },
             source: Source::new(workload),
             engines,
             settings,
             due: Vec::new(),
-            rows: record_steps.then(StepColumns::default),
+            options,
             steps: 0,
         })
     }
@@ -129,7 +149,10 @@ impl Simulation {
     /// Process the next event; false if there is none.
     fn advance(&mut self) -> Result<bool, SimError> {
         let event = self.queue.peek().copied();
-        let arrival = self.source.next_time();
+        let arrival = match self.source.next_time() {
+            Some(sent) => Some(sent.after(self.options.request_latency)?),
+            None => None,
+        };
         // Everything of this nanosecond comes before the schedules that are due in it.
         if let Some(&engine) = self.due.first()
             && event.is_none_or(|event| event.time > self.now)
@@ -141,13 +164,13 @@ impl Simulation {
         }
         match (event, arrival) {
             (None, None) => return Ok(false),
-            (Some(event), None) => self.handle(event),
-            (None, Some(time)) => self.arrive(time),
+            (Some(event), None) => self.handle(event)?,
+            (None, Some(time)) => self.arrive(time)?,
             (Some(event), Some(time)) => {
                 if (event.time, event.rank) < (time, Rank::Arrival) {
-                    self.handle(event);
+                    self.handle(event)?;
                 } else {
-                    self.arrive(time);
+                    self.arrive(time)?;
                 }
             }
         }
@@ -155,40 +178,50 @@ impl Simulation {
     }
 
     /// Process an event of the queue, which is its first.
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) -> Result<(), SimError> {
         self.queue.pop();
         self.now = event.time;
         if event.rank == Rank::StepEnd {
+            let delivered = self.now.after(self.options.response_latency)?;
             let engine = &mut self.engines[event.engine as usize];
-            let answered = engine.complete(self.now, &mut self.requests);
+            let answered = engine.complete(delivered, &mut self.records);
             if answered > 0 {
                 self.router.answered(event.engine, answered);
-                self.source.answered(answered, self.now);
+                self.source.answered(answered, delivered);
             }
         }
         self.mark_due(event.engine);
+        Ok(())
     }
 
-    fn arrive(&mut self, time: SimTime) {
+    /// The next request reaches the front end's far side at `time`.
+    fn arrive(&mut self, time: SimTime) -> Result<(), SimError> {
         self.now = time;
+        let sent = self.source.next_time().unwrap_or(time);
         let request = self.source.send();
-        self.requests.arrived(request, time);
-        let (prompt, output) = self.source.workload().lengths(request);
+        self.records.requests.arrived(request, sent);
+        let workload = self.source.workload();
+        let (prompt, output) = workload.lengths(request);
+        let (priority, arrival) = (workload.priority(request), workload.arrival(request));
         let fits = |settings: &EngineSettings| settings.effective_output(prompt, output).is_some();
         if !self.settings.iter().all(fits) {
-            self.requests.rejected(request, time);
-            self.source.answered(1, time);
-            return;
+            let refused = time.after(self.options.response_latency)?;
+            self.records.requests.rejected(request, refused);
+            self.source.answered(1, refused);
+            return Ok(());
         }
         let engine = self.router.route();
-        self.requests.routed(request, engine);
+        self.records.requests.routed(request, engine);
         let settings = &self.settings[engine as usize];
         let output = settings.effective_output(prompt, output).unwrap_or(output);
+        let arrival = arrival.as_nanos();
+        let new = NewRequest { request, prompt, output, priority, arrival };
         let target = &mut self.engines[engine as usize];
-        target.enqueue(request, prompt, output, time);
+        target.enqueue(&new, time);
         if !target.is_busy() {
             self.mark_due(engine);
         }
+        Ok(())
     }
 
     /// Have an engine schedule at the end of this nanosecond.
@@ -200,25 +233,25 @@ impl Simulation {
 
     fn schedule(&mut self, index: u32) -> Result<(), SimError> {
         let engine = &mut self.engines[index as usize];
-        if engine.is_busy() {
-            return Ok(());
-        }
-        match engine.schedule(self.now, &mut self.requests, self.rows.as_mut())? {
-            Outcome::Step(end) => {
-                self.steps += 1;
-                self.queue.push(Event { time: end, rank: Rank::StepEnd, engine: index });
+        while engine.can_dispatch() {
+            match engine.schedule(self.now, &mut self.records)? {
+                Outcome::Step(end) => {
+                    self.steps += 1;
+                    self.queue.push(Event { time: end, rank: Rank::StepEnd, engine: index });
+                }
+                Outcome::WaitUntil(time) => {
+                    self.queue.push(Event { time, rank: Rank::Schedule, engine: index });
+                    break;
+                }
+                Outcome::Idle => break,
             }
-            Outcome::WaitUntil(time) => {
-                self.queue.push(Event { time, rank: Rank::Schedule, engine: index });
-            }
-            Outcome::Idle => {}
         }
         Ok(())
     }
 
     /// The request columns so far.
     pub const fn requests(&self) -> &RequestColumns {
-        &self.requests
+        &self.records.requests
     }
 
     /// Prompt tokens by request.
@@ -227,8 +260,13 @@ impl Simulation {
     }
 
     /// The step columns so far, if they are recorded.
-    pub const fn rows(&self) -> Option<&StepColumns> {
-        self.rows.as_ref()
+    pub const fn steps(&self) -> Option<&StepColumns> {
+        self.records.steps.as_ref()
+    }
+
+    /// Every decision so far, if they are recorded.
+    pub const fn decisions(&self) -> Option<&Decisions> {
+        self.records.decisions.as_ref()
     }
 
     /// End times of the steps of each engine.

@@ -1,5 +1,8 @@
 //! The requests, and when each is sent.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use crate::error::SimError;
 use crate::time::SimTime;
 
@@ -11,6 +14,9 @@ pub struct Workload {
     outputs: Vec<u32>,
     /// Closed loop: most requests that may be unanswered.
     max_concurrency: Option<usize>,
+    /// Order of the priority policy; empty: all alike.
+    priorities: Vec<i64>,
+    shared: Arc<SharedBlocks>,
 }
 
 impl Workload {
@@ -64,7 +70,38 @@ impl Workload {
             prompts: tokens("prompt_tokens", prompt_tokens)?,
             outputs: tokens("output_tokens", output_tokens)?,
             max_concurrency,
+            priorities: Vec::new(),
+            shared: Arc::default(),
         })
+    }
+
+    /// Give each request a priority.
+    ///
+    /// # Errors
+    /// [`SimError::ColumnLength`].
+    pub fn with_priorities(mut self, priorities: Vec<i64>) -> Result<Self, SimError> {
+        self.check_length("priority", priorities.len())?;
+        self.priorities = priorities;
+        Ok(self)
+    }
+
+    /// Say which blocks have the same content.
+    ///
+    /// # Errors
+    /// As [`SharedBlocks::new`].
+    pub fn with_blocks(mut self, offsets: &[i64], ids: &[i64]) -> Result<Self, SimError> {
+        self.check_length("block_offsets", offsets.len().saturating_sub(1))?;
+        self.shared = Arc::new(SharedBlocks::new(offsets, ids)?);
+        Ok(self)
+    }
+
+    fn check_length(&self, field: &'static str, found: usize) -> Result<(), SimError> {
+        let expected = self.len();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(SimError::ColumnLength { field, found, expected })
+        }
     }
 
     /// Number of requests.
@@ -82,10 +119,107 @@ impl Workload {
         (self.prompts[request as usize], self.outputs[request as usize])
     }
 
+    /// Priority of a request.
+    pub(crate) fn priority(&self, request: u32) -> i64 {
+        self.priorities.get(request as usize).copied().unwrap_or(0)
+    }
+
+    /// Arrival time of a request as the workload has it.
+    pub(crate) fn arrival(&self, request: u32) -> SimTime {
+        self.arrivals[request as usize]
+    }
+
+    /// Which blocks have the same content.
+    pub(crate) fn shared(&self) -> Arc<SharedBlocks> {
+        Arc::clone(&self.shared)
+    }
+
     /// The prompts' token counts.
     pub(crate) fn prompts(&self) -> &[u32] {
         &self.prompts
     }
+}
+
+/// Which blocks of which requests have the same content.
+///
+/// Contents are named by numbers: two requests' blocks have the same one exactly when all their
+/// tokens up to the end of the block are equal. Only those that at least two requests have are kept;
+/// whatever follows is a request's own.
+#[derive(Clone, Debug, Default)]
+pub struct SharedBlocks {
+    /// Where each request's contents begin, and one end more; empty: nothing is shared.
+    offsets: Vec<usize>,
+    contents: Vec<u32>,
+    count: u32,
+}
+
+impl SharedBlocks {
+    /// Find what is shared: request i's blocks have the contents `ids[offsets[i]..offsets[i + 1]]`,
+    /// from its first block on.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidRequest`] where the offsets do not delimit `ids`.
+    pub fn new(offsets: &[i64], ids: &[i64]) -> Result<Self, SimError> {
+        let bounds = check_offsets(offsets, ids.len())?;
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable();
+        let mut shared: Vec<i64> =
+            sorted.chunk_by(|a, b| a == b).filter(|run| run.len() > 1).map(|run| run[0]).collect();
+        shared.dedup();
+        let mut table = Self { offsets: vec![0], contents: Vec::new(), count: 0 };
+        for pair in bounds.windows(2) {
+            for id in &ids[pair[0]..pair[1]] {
+                // Contents are chained, so nothing after a content of one's own is shared.
+                let Ok(content) = shared.binary_search(id) else { break };
+                table.contents.push(to_u32(content)?);
+            }
+            table.offsets.push(table.contents.len());
+        }
+        table.count = to_u32(shared.len())?;
+        Ok(table)
+    }
+
+    /// Contents of a request's first blocks.
+    #[inline]
+    pub(crate) fn of(&self, request: u32) -> &[u32] {
+        let request = request as usize;
+        match (self.offsets.get(request), self.offsets.get(request + 1)) {
+            (Some(&from), Some(&to)) => &self.contents[from..to],
+            _ => &[],
+        }
+    }
+
+    /// How many contents are shared.
+    pub(crate) const fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+fn to_u32(index: usize) -> Result<u32, SimError> {
+    let limit = u64::from(u32::MAX);
+    u32::try_from(index).map_err(|_| SimError::TooMany { what: "shared blocks", limit })
+}
+
+fn check_offsets(offsets: &[i64], total: usize) -> Result<Vec<usize>, SimError> {
+    let mut bounds = Vec::with_capacity(offsets.len());
+    let mut previous = 0;
+    for (row, &offset) in offsets.iter().enumerate() {
+        match usize::try_from(offset) {
+            Ok(bound) if bound >= previous && bound <= total => {
+                bounds.push(bound);
+                previous = bound;
+            }
+            _ => {
+                return Err(invalid(
+                    row,
+                    "block_offsets",
+                    offset,
+                    "must rise up to the number of ids",
+                ));
+            }
+        }
+    }
+    Ok(bounds)
 }
 
 /// Token counts up to 2^31: sums of two still fit 32 bits.
@@ -108,13 +242,13 @@ pub(crate) struct Source {
     workload: Workload,
     next: u32,
     unanswered: usize,
-    /// When the closed loop last had a place again.
-    opened: SimTime,
+    /// Closed loop: when answers freed places that nobody has taken yet.
+    places: VecDeque<SimTime>,
 }
 
 impl Source {
     pub(crate) fn new(workload: Workload) -> Self {
-        Self { workload, next: 0, unanswered: 0, opened: SimTime::ZERO }
+        Self { workload, next: 0, unanswered: 0, places: VecDeque::new() }
     }
 
     pub(crate) const fn workload(&self) -> &Workload {
@@ -136,23 +270,31 @@ impl Source {
     pub(crate) fn next_time(&self) -> Option<SimTime> {
         let arrival = *self.workload.arrivals.get(self.next as usize)?;
         match self.workload.max_concurrency {
-            None => Some(arrival),
-            Some(limit) if self.unanswered < limit => Some(arrival.max(self.opened)),
-            Some(_) => None,
+            Some(limit) if self.unanswered + self.places.len() >= limit => {
+                self.places.front().map(|&place| arrival.max(place))
+            }
+            _ => Some(arrival),
         }
     }
 
     /// Send the next request.
     pub(crate) fn send(&mut self) -> u32 {
         let request = self.next;
+        if let Some(limit) = self.workload.max_concurrency
+            && self.unanswered + self.places.len() >= limit
+        {
+            self.places.pop_front();
+        }
         self.next += 1;
         self.unanswered += 1;
         request
     }
 
-    /// `count` requests were answered at `now`.
-    pub(crate) fn answered(&mut self, count: usize, now: SimTime) {
+    /// The client gets the answers of `count` requests at `time`.
+    pub(crate) fn answered(&mut self, count: usize, time: SimTime) {
         self.unanswered -= count;
-        self.opened = now;
+        if self.workload.max_concurrency.is_some() {
+            self.places.extend(std::iter::repeat_n(time, count));
+        }
     }
 }

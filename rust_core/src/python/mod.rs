@@ -2,6 +2,8 @@
 
 mod cost;
 mod errors;
+mod replay;
+mod settings;
 mod simulation;
 
 use pyo3::prelude::*;
@@ -13,6 +15,8 @@ mod _core {
 
     #[pymodule_export]
     use super::cost::{PyCostModel, PyOperationCost, PyStepShape};
+    #[pymodule_export]
+    use super::replay::PySchedulerReplay;
     #[pymodule_export]
     use super::simulation::{PyEngineStats, PyProgress, PySimulation};
 

@@ -9,54 +9,14 @@ use pyo3::types::PyDict;
 
 use super::cost::{PyCostModel, PyStepShape, Raised};
 use super::errors::to_python;
-use crate::config::{Batching, EngineSettings};
+use super::settings::EngineSettingsArgument;
 use crate::cost::StepShape;
 use crate::engine::EngineStats;
 use crate::error::SimError;
 use crate::router::RoutingPolicy;
-use crate::simulation::{Pool, Progress, Simulation};
+use crate::simulation::{Options, Pool, Progress, Simulation};
 use crate::time::SimDuration;
 use crate::workload::Workload;
-
-#[derive(FromPyObject)]
-struct EngineSettingsArgument {
-    max_num_seqs: u32,
-    max_num_batched_tokens: u32,
-    max_model_len: u32,
-    block_size: u32,
-    num_gpu_blocks: u32,
-    enable_chunked_prefill: bool,
-    long_prefill_token_threshold: u32,
-    batching_strategy: String,
-    batch_window_ns: u64,
-}
-
-impl EngineSettingsArgument {
-    fn settings(&self) -> PyResult<EngineSettings> {
-        let batching = match self.batching_strategy.as_str() {
-            "continuous" => Batching::Continuous,
-            "static" => Batching::Static,
-            "windowed" => {
-                Batching::Windowed { window: SimDuration::from_nanos(self.batch_window_ns) }
-            }
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "batching_strategy={other:?}: must be 'continuous', 'static' or 'windowed'"
-                )));
-            }
-        };
-        Ok(EngineSettings {
-            max_num_seqs: self.max_num_seqs,
-            max_num_batched_tokens: self.max_num_batched_tokens,
-            max_model_len: self.max_model_len,
-            block_size: self.block_size,
-            num_gpu_blocks: self.num_gpu_blocks,
-            enable_chunked_prefill: self.enable_chunked_prefill,
-            long_prefill_token_threshold: self.long_prefill_token_threshold,
-            batching,
-        })
-    }
-}
 
 /// Where a simulation stands.
 #[pyclass(name = "Progress", module = "llm_inference_simulator._core", frozen)]
@@ -103,17 +63,27 @@ impl PyEngineStats {
 
     #[getter]
     fn preemptions(&self) -> u64 {
-        self.0.preemptions
+        self.0.counts.preemptions
     }
 
     #[getter]
     fn busy_ns(&self) -> u64 {
-        self.0.busy_ns
+        self.0.counts.busy_ns
     }
 
     #[getter]
     fn requests(&self) -> u64 {
-        self.0.requests
+        self.0.counts.requests
+    }
+
+    #[getter]
+    fn prefix_queries(&self) -> u64 {
+        self.0.counts.prefix_queries
+    }
+
+    #[getter]
+    fn prefix_hits(&self) -> u64 {
+        self.0.counts.prefix_hits
     }
 
     #[getter]
@@ -154,7 +124,9 @@ type Columns<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 impl PySimulation {
     #[new]
     #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
-                        max_concurrency=None, record_steps=false))]
+                        max_concurrency=None, priority=None, block_offsets=None, block_ids=None,
+                        request_latency_ns=0, response_latency_ns=0, record_steps=false,
+                        record_decisions=false))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
@@ -165,7 +137,13 @@ impl PySimulation {
         prompt_tokens: PyReadonlyArray1<'_, i64>,
         output_tokens: PyReadonlyArray1<'_, i64>,
         max_concurrency: Option<usize>,
+        priority: Option<PyReadonlyArray1<'_, i64>>,
+        block_offsets: Option<PyReadonlyArray1<'_, i64>>,
+        block_ids: Option<PyReadonlyArray1<'_, i64>>,
+        request_latency_ns: u64,
+        response_latency_ns: u64,
         record_steps: bool,
+        record_decisions: bool,
     ) -> PyResult<Self> {
         let Some(policy) = RoutingPolicy::from_name(router) else {
             let known: Vec<&str> = RoutingPolicy::ALL.iter().map(|(name, _)| *name).collect();
@@ -186,9 +164,28 @@ impl PySimulation {
         let arrivals = arrival_ns.as_slice()?;
         let prompts = prompt_tokens.as_slice()?;
         let outputs = output_tokens.as_slice()?;
-        let simulation = Workload::new(arrivals, prompts, outputs, max_concurrency)
-            .and_then(|workload| Simulation::new(&core_pools, policy, workload, record_steps))
-            .map_err(|error| to_python(py, &error))?;
+        let priorities = priority.as_ref().map(|column| column.as_slice()).transpose()?;
+        let blocks = match (&block_offsets, &block_ids) {
+            (Some(offsets), Some(ids)) => Some((offsets.as_slice()?, ids.as_slice()?)),
+            _ => None,
+        };
+        let options = Options {
+            request_latency: SimDuration::from_nanos(request_latency_ns),
+            response_latency: SimDuration::from_nanos(response_latency_ns),
+            record_steps,
+            record_decisions,
+        };
+        let build = || {
+            let mut workload = Workload::new(arrivals, prompts, outputs, max_concurrency)?;
+            if let Some(priorities) = priorities {
+                workload = workload.with_priorities(priorities.to_vec())?;
+            }
+            if let Some((offsets, ids)) = blocks {
+                workload = workload.with_blocks(offsets, ids)?;
+            }
+            Simulation::new(&core_pools, policy, workload, options)
+        };
+        let simulation = build().map_err(|error| to_python(py, &error))?;
         Ok(Self { simulation: Mutex::new(simulation), raised })
     }
 
@@ -219,11 +216,10 @@ impl PySimulation {
         for (name, column) in times {
             columns.set_item(name, column.clone().into_pyarray(py))?;
         }
-        let zeros = vec![0_u32; simulation.prompt_tokens().len()];
         let counts: [(&str, &[u32]); 4] = [
             ("prompt_tokens", simulation.prompt_tokens()),
             ("output_tokens", &requests.output_tokens),
-            ("cached_tokens", &zeros),
+            ("cached_tokens", &requests.cached_tokens),
             ("preemptions", &requests.preemptions),
         ];
         for (name, column) in counts {
@@ -238,7 +234,7 @@ impl PySimulation {
     /// Step columns by name.
     fn step_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let simulation = self.lock(py)?;
-        let Some(rows) = simulation.rows() else {
+        let Some(rows) = simulation.steps() else {
             return Err(PyValueError::new_err("steps were not recorded: pass record_steps=True"));
         };
         let columns = PyDict::new(py);

@@ -1,5 +1,6 @@
 //! A request inside an engine, and the order of the running ones.
 
+use crate::kv_cache::CopyId;
 use crate::time::SimTime;
 
 /// Index of a request in an engine's slot table.
@@ -19,8 +20,10 @@ pub(crate) enum State {
     Decode,
     /// Running, next token due, taken out of the decode set to be looked at one by one.
     Ready,
-    /// Running, last token scheduled: it leaves when that step's output is processed.
+    /// Last token scheduled: it leaves when that step's output is processed.
     Leaving,
+    /// Preempted while its last token was on the way; still in the waiting queue.
+    LeavingPreempted,
 }
 
 /// One request. Most of its life it sits in the decode set and is not touched at all.
@@ -51,12 +54,34 @@ pub(crate) struct Slot {
     pub(crate) span_first: u32,
     /// Last step that gave it a token, while it is out of the decode set.
     pub(crate) span_last: u32,
+    /// The last step that computed a chunk of its prompt (or of recomputed tokens).
+    pub(crate) prefilled_at: u32,
+    /// While preempted: the step whose output brings its latest token; NONE: it has arrived.
+    pub(crate) token_due: u32,
     /// When it joined the engine's queue.
     pub(crate) joined: SimTime,
+    /// Its order under the priority policy.
+    pub(crate) order: Order,
+    /// The blocks it holds that other requests may share, from its first block on.
+    pub(crate) held: Vec<CopyId>,
+}
+
+/// Order under the priority policy, lower first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order {
+    pub(crate) priority: i64,
+    pub(crate) arrival: u64,
+    pub(crate) request: u32,
 }
 
 impl Slot {
-    pub(crate) const fn new(request: u32, prompt: u32, output: u32, joined: SimTime) -> Self {
+    pub(crate) const fn new(
+        request: u32,
+        prompt: u32,
+        output: u32,
+        joined: SimTime,
+        order: Order,
+    ) -> Self {
         Self {
             request,
             prompt,
@@ -73,7 +98,11 @@ impl Slot {
             next: NONE,
             span_first: NONE,
             span_last: NONE,
+            prefilled_at: NONE,
+            token_due: NONE,
             joined,
+            order,
+            held: Vec::new(),
         }
     }
 
@@ -93,7 +122,8 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn insert(&mut self, slot: Slot) -> SlotId {
         if let Some(id) = self.free.pop() {
-            self[id] = slot;
+            let held = std::mem::take(&mut self[id].held);
+            self[id] = Slot { held, ..slot };
             return id;
         }
         // Requests are numbered by u32 and each has one slot, so the index fits.

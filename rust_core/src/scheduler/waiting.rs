@@ -1,33 +1,81 @@
-//! The waiting queue, first come first served; preempted requests go back to its front.
+//! The waiting queue.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::slot::SlotId;
+use super::slot::{Order, SlotId, Slots};
+use crate::config::SchedulingPolicy;
 
 /// Requests that wait for admission.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Waiting {
-    queue: VecDeque<SlotId>,
+#[derive(Clone, Debug)]
+pub(crate) enum Waiting {
+    /// First come, first served; preempted requests go back to the front.
+    Fcfs(VecDeque<SlotId>),
+    /// By order, preempted requests among the others.
+    Priority(BTreeMap<Order, SlotId>),
 }
 
 impl Waiting {
+    pub(crate) fn new(policy: SchedulingPolicy) -> Self {
+        match policy {
+            SchedulingPolicy::Fcfs => Self::Fcfs(VecDeque::new()),
+            SchedulingPolicy::Priority => Self::Priority(BTreeMap::new()),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.queue.len()
+        match self {
+            Self::Fcfs(queue) => queue.len(),
+            Self::Priority(queue) => queue.len(),
+        }
     }
 
     pub(crate) fn front(&self) -> Option<SlotId> {
-        self.queue.front().copied()
+        match self {
+            Self::Fcfs(queue) => queue.front().copied(),
+            Self::Priority(queue) => queue.values().next().copied(),
+        }
     }
 
-    pub(crate) fn push_back(&mut self, id: SlotId) {
-        self.queue.push_back(id);
+    /// A new request joins.
+    pub(crate) fn push(&mut self, slots: &Slots, id: SlotId) {
+        match self {
+            Self::Fcfs(queue) => queue.push_back(id),
+            Self::Priority(queue) => {
+                queue.insert(slots[id].order, id);
+            }
+        }
     }
 
-    pub(crate) fn push_front(&mut self, id: SlotId) {
-        self.queue.push_front(id);
+    /// A request that was taken out, or preempted, comes back.
+    pub(crate) fn put_back(&mut self, slots: &Slots, id: SlotId) {
+        match self {
+            Self::Fcfs(queue) => queue.push_front(id),
+            Self::Priority(_) => self.push(slots, id),
+        }
     }
 
     pub(crate) fn pop_front(&mut self) {
-        self.queue.pop_front();
+        match self {
+            Self::Fcfs(queue) => {
+                queue.pop_front();
+            }
+            Self::Priority(queue) => {
+                queue.pop_first();
+            }
+        }
+    }
+
+    /// Take out a request from anywhere; it is near the front.
+    pub(crate) fn remove(&mut self, slots: &Slots, id: SlotId) {
+        match self {
+            Self::Fcfs(queue) => {
+                if let Some(place) = queue.iter().position(|&other| other == id) {
+                    queue.remove(place);
+                }
+            }
+            Self::Priority(queue) => {
+                queue.remove(&slots[id].order);
+            }
+        }
     }
 }

@@ -1,0 +1,71 @@
+//! Engine settings from Python.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::config::{Batching, EngineSettings, SchedulingPolicy};
+use crate::time::SimDuration;
+
+/// `cluster.EngineSettings`, by its attributes.
+#[derive(FromPyObject)]
+#[expect(clippy::struct_excessive_bools, reason = "vLLM's own switches")]
+pub(crate) struct EngineSettingsArgument {
+    max_num_seqs: u32,
+    max_num_batched_tokens: u32,
+    max_model_len: u32,
+    block_size: u32,
+    num_gpu_blocks: u32,
+    enable_chunked_prefill: bool,
+    long_prefill_token_threshold: u32,
+    long_prefill_token_threshold_adaptive: bool,
+    enable_prefix_caching: bool,
+    scheduling_policy: String,
+    scheduler_reserve_full_isl: bool,
+    watermark_blocks: u32,
+    async_scheduling: bool,
+    step_overhead_ns: u64,
+    batching_strategy: String,
+    batch_window_ns: u64,
+}
+
+impl EngineSettingsArgument {
+    pub(crate) fn settings(&self) -> PyResult<EngineSettings> {
+        let batching = match self.batching_strategy.as_str() {
+            "continuous" => Batching::Continuous,
+            "static" => Batching::Static,
+            "windowed" => {
+                Batching::Windowed { window: SimDuration::from_nanos(self.batch_window_ns) }
+            }
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "batching_strategy={other:?}: must be 'continuous', 'static' or 'windowed'"
+                )));
+            }
+        };
+        let scheduling_policy = match self.scheduling_policy.as_str() {
+            "fcfs" => SchedulingPolicy::Fcfs,
+            "priority" => SchedulingPolicy::Priority,
+            other => {
+                let message = format!("scheduling_policy={other:?}: must be 'fcfs' or 'priority'");
+                return Err(PyValueError::new_err(message));
+            }
+        };
+        Ok(EngineSettings {
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            max_model_len: self.max_model_len,
+            block_size: self.block_size,
+            num_gpu_blocks: self.num_gpu_blocks,
+            enable_chunked_prefill: self.enable_chunked_prefill,
+            long_prefill_token_threshold: self.long_prefill_token_threshold,
+            long_prefill_token_threshold_adaptive: self.long_prefill_token_threshold_adaptive,
+            enable_prefix_caching: self.enable_prefix_caching,
+            scheduling_policy,
+            scheduler_reserve_full_isl: self.scheduler_reserve_full_isl,
+            watermark_blocks: self.watermark_blocks,
+            async_scheduling: self.async_scheduling,
+            step_overhead: SimDuration::from_nanos(self.step_overhead_ns),
+            batching,
+        })
+    }
+}

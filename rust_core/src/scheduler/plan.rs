@@ -1,0 +1,72 @@
+//! What the scheduler decides for one step.
+
+use super::slot::SlotId;
+use crate::cost::StepShape;
+
+/// An unbroken row of steps in each of which a request got a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) request: u32,
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+}
+
+/// A request that entered `running`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Admission {
+    pub(crate) request: u32,
+    /// Tokens it found in the prefix cache.
+    pub(crate) cached: u32,
+    /// Prompt and generated tokens it asked the cache for.
+    pub(crate) queried: u32,
+}
+
+/// One scheduled request, as decision traces have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The request.
+    pub request: u32,
+    /// Tokens computed before the step.
+    pub computed: u32,
+    /// Tokens scheduled.
+    pub tokens: u32,
+    /// Whether the step gives it a token.
+    pub yields: bool,
+}
+
+/// What one call of the scheduler decided.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StepPlan {
+    /// Number of the step in its engine.
+    pub(crate) step: u32,
+    pub(crate) shape: StepShape,
+    pub(crate) admitted: Vec<Admission>,
+    /// Requests that were preempted.
+    pub(crate) preempted: Vec<u32>,
+    /// Requests whose first token this step gives.
+    pub(crate) first_tokens: Vec<u32>,
+    /// Spans that ended before this step because a request was preempted or left out.
+    pub(crate) broken_spans: Vec<Span>,
+    /// Every scheduled request in order, where decisions are recorded.
+    pub(crate) rows: Vec<Row>,
+    /// Slots whose last token this step gives, in scheduled order.
+    pub(super) finishing: Vec<SlotId>,
+}
+
+impl StepPlan {
+    pub(super) fn reset(&mut self, step: u32) {
+        self.step = step;
+        self.shape = StepShape::default();
+        self.admitted.clear();
+        self.preempted.clear();
+        self.first_tokens.clear();
+        self.broken_spans.clear();
+        self.rows.clear();
+        self.finishing.clear();
+    }
+
+    /// Whether no request was scheduled.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.shape.tokens() == 0
+    }
+}
