@@ -12,12 +12,12 @@ from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError, WorkloadError
-from llm_inference_simulator.metrics import NS_PER_S
+from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.results import Capacity, Setup, SimulationResult
 from llm_inference_simulator.workload import build_workload
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import Progress, Simulation
+    from llm_inference_simulator._core import Progress
     from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.catalog import ModelSpec, XpuSpec
     from llm_inference_simulator.performance_models import BasePerformanceModel
@@ -78,26 +78,28 @@ def simulate(
         config, plan, performance_model.cost_model(), workload, record_steps=record_steps
     )
     setup = _setup(config, model, xpu, plan, workload, performance_model)
-
-    def result(*, complete: bool) -> SimulationResult:
-        return SimulationResult(
-            setup=setup,
-            columns=simulation.request_columns(),
-            requested_output_tokens=workload.output_tokens,
-            engines=simulation.engine_stats(),
-            tokens=simulation,
-            trace_hash=simulation.trace_hash(),
-            now_ns=_now_ns(simulation),
-            complete=complete,
-            steps=simulation.step_columns() if record_steps else None,
-        )
-
-    with _reporter(progress, len(workload.arrival_ns)) as report:
-        try:
+    try:
+        with _reporter(progress, len(workload.arrival_ns)) as report:
             run_to_end(simulation, report)
-        except KeyboardInterrupt:
-            raise SimulationInterrupted(result(complete=False)) from None
-    return result(complete=True)
+    except KeyboardInterrupt:
+        complete = False
+    else:
+        complete = True
+    columns = simulation.request_columns()
+    result = SimulationResult(
+        setup=setup,
+        columns=columns,
+        requested_output_tokens=workload.output_tokens,
+        engines=simulation.engine_stats(),
+        tokens=simulation,
+        trace_hash=simulation.trace_hash(),
+        now_ns=_latest_ns(columns),
+        complete=complete,
+        steps=simulation.step_columns() if record_steps else None,
+    )
+    if not complete:
+        raise SimulationInterrupted(result)
+    return result
 
 
 def run_to_end(simulation: Sliceable, report: ProgressCallback | None = None) -> None:
@@ -127,9 +129,10 @@ def next_slice(max_events: int, elapsed_s: float) -> int:
     return min(MOST_SLICE_EVENTS, max(1, int(max_events * factor)))
 
 
-def _now_ns(simulation: Simulation) -> int:
-    """Simulated time: a slice of no events changes nothing."""
-    return simulation.run_slice(0).now_ns
+def _latest_ns(columns: Columns) -> int:
+    """Time of the last thing that happened to a request (0 where nothing did)."""
+    happened = ("admitted_ns", "first_token_ns", "finished_ns")
+    return max(0, *(int(columns[name].max()) for name in happened))
 
 
 def _named_performance_model(
