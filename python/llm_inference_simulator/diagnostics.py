@@ -79,7 +79,8 @@ def _depth_at_arrivals(
         np.where(admitted >= 0, admitted, np.iinfo(np.int64).max),
     )
     gone: NDArray[np.int64] = np.searchsorted(np.sort(left), times, side="right")
-    return np.maximum(np.arange(len(times)) - gone, 0)
+    depth: NDArray[np.int64] = np.maximum(np.arange(len(times)) - gone, 0)
+    return depth
 
 
 def saturation_warning(columns: Columns, now_ns: int, max_concurrency: int | None) -> str | None:

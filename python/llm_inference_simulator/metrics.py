@@ -5,8 +5,8 @@ over nanoseconds and divided once, so that they do not depend on a unit.
 
 Definitions (vLLM's ``calculate_metrics``):
 
-- TTFT: first token − arrival. E2E: last token − arrival. Queueing: first scheduled − arrival.
-- TPOT: (E2E − TTFT) / (output tokens − 1) per request; a request of one output token has none and
+- TTFT: first token - arrival. E2E: last token - arrival. Queueing: first scheduled - arrival.
+- TPOT: (E2E - TTFT) / (output tokens - 1) per request; a request of one output token has none and
   is left out of the statistics, but counts as 0 against a goodput objective.
 - ITL: the gaps between consecutive tokens of all requests in one pool.
 - Standard deviations are those of a population (numpy's default); percentiles are linear.

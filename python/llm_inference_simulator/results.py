@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_text
 from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Window
 
+if TYPE_CHECKING:
+    from llm_inference_simulator._core import EngineStats
+
 SCHEMA_VERSION = 1
 """Of the result JSON; raised when a key changes its meaning or goes."""
 
@@ -26,36 +30,13 @@ SCHEMA_VERSION = 1
 class TokenSource(Protocol):
     """Token times on demand, as the core's ``Simulation`` gives them."""
 
-    def token_gaps(
-        self, counted: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(gap_ns, how often) over the requests where ``counted``."""
 
     def token_times(
         self, requests: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(times, offsets): those of the i-th request are times[offsets[i]:offsets[i+1]]."""
-
-
-class EngineTotals(Protocol):
-    """Totals of one engine, as the core's ``EngineStats`` gives them."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def preemptions(self) -> int: ...
-    @property
-    def busy_ns(self) -> int: ...
-    @property
-    def requests(self) -> int: ...
-    @property
-    def peak_blocks(self) -> int: ...
-    @property
-    def operations(self) -> float: ...
-    @property
-    def bytes(self) -> float: ...
-    @property
-    def total(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +97,7 @@ class SimulationResult:
         setup: Setup,
         columns: Mapping[str, NDArray[Any]],
         requested_output_tokens: NDArray[Any],
-        engines: Sequence[EngineTotals],
+        engines: Sequence[EngineStats],
         tokens: TokenSource,
         trace_hash: int,
         now_ns: int,
@@ -159,9 +140,7 @@ class SimulationResult:
         findings = [
             self._interruption(),
             self._nothing_counted(),
-            diagnostics.saturation_warning(
-                self.requests, self.now_ns, self.setup.max_concurrency
-            ),
+            diagnostics.saturation_warning(self.requests, self.now_ns, self.setup.max_concurrency),
             diagnostics.preemption_warning(self.requests),
             diagnostics.rejection_warning(
                 self.requests, self._requested_output_tokens, max_model_len=max_model_len
@@ -196,7 +175,7 @@ class SimulationResult:
             self.window,
             self._tokens.token_gaps(self._completed),
             percentiles=measurement.metric_percentiles,
-            objectives_ms=measurement.goodput,
+            objectives_ms={str(name): limit for name, limit in measurement.goodput.items()},
         )
 
     def summary(self) -> dict[str, Any]:
@@ -279,9 +258,7 @@ class SimulationResult:
             "span_s": self._span_s,
             "engine_busy_share": busy / available if available else None,
             "mfu": _share(operations, self.setup.peak_flops, available),
-            "memory_bandwidth_utilisation": _share(
-                traffic, self.setup.peak_bandwidth, available
-            ),
+            "memory_bandwidth_utilisation": _share(traffic, self.setup.peak_bandwidth, available),
         }
 
     def _engine(self, index: int) -> dict[str, Any]:
@@ -303,9 +280,7 @@ class SimulationResult:
         Empty for requests that failed or have one output token.
         """
         times, offsets = self._tokens.token_times(np.flatnonzero(self.window.counted))
-        return [
-            np.diff(times[start:end]) for start, end in zip(offsets[:-1], offsets[1:], strict=True)
-        ]
+        return [np.diff(times[start:end]) for start, end in itertools.pairwise(offsets)]
 
     def detailed(self) -> dict[str, Any]:
         """vLLM's per-request arrays of the counted requests, in seconds and tokens.

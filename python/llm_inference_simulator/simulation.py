@@ -77,7 +77,14 @@ def simulate(
     simulation = build_simulation(
         config, plan, performance_model.cost_model(), workload, record_steps=record_steps
     )
-    setup = _setup(config, model, xpu, plan, workload, performance_model)
+    setup = _setup(
+        config=config,
+        model=model,
+        xpu=xpu,
+        plan=plan,
+        workload=workload,
+        performance_model=performance_model,
+    )
     try:
         with _reporter(progress, len(workload.arrival_ns)) as report:
             run_to_end(simulation, report)
@@ -165,6 +172,7 @@ def _require_counted_requests(workload: Workload, warm_up_s: float) -> None:
 
 
 def _setup(
+    *,
     config: SimulatorConfig,
     model: ModelSpec,
     xpu: XpuSpec,

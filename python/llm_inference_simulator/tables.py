@@ -57,7 +57,9 @@ def _write_csv(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for start in range(0, rows, CSV_ROWS_AT_ONCE):
-            part = [column[start : start + CSV_ROWS_AT_ONCE].tolist() for column in columns.values()]
+            part = [
+                column[start : start + CSV_ROWS_AT_ONCE].tolist() for column in columns.values()
+            ]
             writer.writerows(zip(*part, strict=True))
 
 

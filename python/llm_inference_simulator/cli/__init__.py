@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         drop_stdout()
         return 0
-    except Exception as error:  # noqa: BLE001 - the last resort: a message instead of a traceback
+    except Exception as error:  # the last resort: a message instead of a traceback
         return _internal_error(error, words)
 
 

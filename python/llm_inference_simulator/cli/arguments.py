@@ -68,7 +68,7 @@ class StoreOnce(argparse.Action):
 
     def __call__(
         self,
-        parser: argparse.ArgumentParser,
+        _parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
         values: Any,
         option_string: str | None = None,
@@ -133,9 +133,10 @@ def token_count(text: str) -> int:
         return int(number) * _BINARY[suffix]
     whole, _, decimals = number.partition(".")
     scaled = int(whole + decimals) * _DECIMAL[suffix]
-    if scaled % 10 ** len(decimals):
+    tokens, rest = divmod(scaled, int("1" + "0" * len(decimals)))
+    if rest:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of tokens")
-    return scaled // 10 ** len(decimals)
+    return tokens
 
 
 def real(text: str) -> float:

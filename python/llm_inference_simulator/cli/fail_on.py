@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -88,10 +89,15 @@ def _parse(text: str, known: list[str], *, goodput: bool) -> Condition:
             remedy = f"(add {percentile[1]} to --metric-percentiles)"
         choices = [*known, *_WITH_GOODPUT]
         raise ConfigError(unknown_name("--fail-on metric", metric, choices, remedy=remedy))
+    return Condition(metric, sign, _limit(text, limit))
+
+
+def _limit(text: str, limit: str) -> float:
     try:
         number = float(limit)
     except ValueError:
-        number = float("nan")
-    if number != number:  # NaN compares false with everything: the condition would never hold
+        number = math.nan
+    # NaN compares false with everything: the condition could never hold.
+    if math.isnan(number):
         raise ConfigError(f"--fail-on {text!r}: {limit!r} is not a number")
-    return Condition(metric, sign, number)
+    return number

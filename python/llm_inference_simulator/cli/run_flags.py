@@ -32,7 +32,7 @@ example
 
 EPILOG = """\
 Token counts take vLLM's suffixes: 32K = 32,768, 25.6k = 25,600. Flags override --config.
-Exit codes: 0 done, 1 internal error, 2 bad input, 3 a --fail-on condition holds, 130 interrupted."""
+Exit codes: 0 done, 1 internal error, 2 bad input, 3 --fail-on holds, 130 interrupted."""
 
 
 class Group:

@@ -20,10 +20,10 @@ INDENT = 2
 GIB = 2**30
 
 _LATENCY_NAMES = {
-    "ttft": "time to first token",
-    "tpot": "time per output token",
-    "itl": "inter-token latency",
-    "e2el": "end to end",
+    "ttft": "TTFT  time to first token",
+    "tpot": "TPOT  time per output token",
+    "itl": "ITL   inter-token latency",
+    "e2el": "E2E   end to end",
 }
 
 
@@ -32,6 +32,17 @@ def print_summary(
 ) -> None:
     """Print what ran, what it can hold, what it gave, and last the warnings."""
     console = console or Console(markup=False, highlight=False)
+    if console.is_terminal:
+        _print_all(console, result, summary)
+        return
+    # In a pipe or a file: no padding at the ends of lines.
+    with console.capture() as capture:
+        _print_all(console, result, summary)
+    for line in capture.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
+
+
+def _print_all(console: Console, result: SimulationResult, summary: Mapping[str, Any]) -> None:
     title = f"{result.setup.model_name} on {_accelerators(result)}"
     console.print(Text(title, style="bold"))
     _print_rows(console, "What ran", _what_ran(result, summary))
@@ -43,7 +54,9 @@ def print_summary(
     _print_rows(console, "Utilisation", _utilisation(summary))
     for warning in result.warnings:
         console.print()
-        console.print(Text.assemble(("warning: ", "bold yellow"), warning))
+        # One line each outside a terminal: easy to search for.
+        message = Text.assemble(("warning: ", "bold yellow"), warning)
+        console.print(message, soft_wrap=not console.is_terminal)
 
 
 def _accelerators(result: SimulationResult) -> str:
@@ -58,7 +71,7 @@ def _accelerators(result: SimulationResult) -> str:
 def _what_ran(result: SimulationResult, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     setup, measurement = result.setup, summary["measurement"]
     rows = [
-        ("model", f"{setup.model_name}, {_parameters(setup.parameter_count)} parameters"),
+        ("model", f"{_parameters(setup.parameter_count)} parameters"),
         ("performance", f"{setup.performance_model}: {setup.performance_description}"),
         ("load", setup.workload_description),
         ("requests", _request_counts(summary)),
@@ -124,8 +137,7 @@ def _latency_table(summary: Mapping[str, Any], percentiles: Sequence[float]) -> 
         table.add_column(name, justify="right", no_wrap=True)
     for metric in LATENCY_METRICS:
         values = [summary[f"{name}_{metric}_ms"] for name in ("mean", *names)]
-        label = f"{metric.removesuffix('l').upper() if metric == 'e2el' else metric.upper()}"
-        table.add_row(f"{label:<4}  {_LATENCY_NAMES[metric]}", *(_milliseconds(v) for v in values))
+        table.add_row(_LATENCY_NAMES[metric], *(_milliseconds(value) for value in values))
     return table
 
 
