@@ -55,7 +55,10 @@ class EvenTokens:
         self._requests = requests
 
     def _times(self, index: int) -> NDArray[np.int64]:
-        first, count = self._requests["first_token_ns"][index], self._requests["output_tokens"][index]
+        first, count = (
+            self._requests["first_token_ns"][index],
+            self._requests["output_tokens"][index],
+        )
         if self._requests["status"][index] != 1:
             return np.empty(0, dtype=np.int64)
         return np.linspace(first, self._requests["finished_ns"][index], count).astype(np.int64)

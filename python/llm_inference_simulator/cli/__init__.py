@@ -58,7 +58,6 @@ def _run(words: list[str]) -> int:
     from llm_inference_simulator.cli.run_flags import build_run_parser
 
     flags = vars(build_run_parser(PROGRAM).parse_all(words))
-    flags.pop("_spellings", None)
     if flags.get("command.version"):
         from llm_inference_simulator import __version__
 

@@ -18,6 +18,9 @@ _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _LOOKS_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 
+SPELLINGS = "command.spellings"
+"""Where a namespace keeps which spelling of a flag gave each value."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser without abbreviations that raises instead of exiting."""
@@ -74,7 +77,7 @@ class StoreOnce(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Store ``values`` and remember the spelling."""
-        spellings: dict[str, str | None] = namespace.__dict__.setdefault("_spellings", {})
+        spellings: dict[str, str | None] = namespace.__dict__.setdefault(SPELLINGS, {})
         before = spellings.get(self.dest, option_string)
         if before != option_string and getattr(namespace, self.dest) != values:
             raise ConfigError(

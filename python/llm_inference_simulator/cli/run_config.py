@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_inference_simulator.cli.arguments import SPELLINGS
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import read_mapping
@@ -82,9 +83,7 @@ def parse_goodput(pairs: Sequence[str]) -> dict[str, float]:
 def _name_flags(message: str, flags: Mapping[str, Any], config_file: str | None) -> str:
     """Word a validator's message in the flags that were given, for it speaks of fields."""
     message = message.removeprefix(": ")
-    for place in flags:
-        field = place.rpartition(".")[2]
-        flag = f"--{field.replace('_', '-')}"
+    for place, flag in flags.get(SPELLINGS, {}).items():
         if f"{place}=" in message:
             # The value came from the flag, not from the file that opens the message.
             prefix = f"{config_file}: "

@@ -28,11 +28,14 @@ commands (without one: run)
   xpus    list the accelerators of the catalogue, or show one
 
 example
-  llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5 --num-prompts 500"""
+  llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
 
 EPILOG = """\
-Token counts take vLLM's suffixes: 32K = 32,768, 25.6k = 25,600. Flags override --config.
-Exit codes: 0 done, 1 internal error, 2 bad input, 3 --fail-on holds, 130 interrupted."""
+Token counts take vLLM's suffixes: 32K = 32,768, 25.6k = 25,600.
+Flags override --config.
+
+exit codes
+  0 done, 1 internal error, 2 bad input, 3 --fail-on holds, 130 interrupted"""
 
 
 class Group:
