@@ -40,8 +40,8 @@ def find_saturation(columns: Columns, now_ns: int) -> Saturation | None:
     The depth of the queue (arrived, not yet scheduled for the first time) is sampled at every
     arrival. In a stable system its mean over the last quarter of the arrivals equals that over the
     second quarter within the noise of arrivals; with an excess of arrivals it is larger by the
-    excess of half the load. Noise: half of n arrivals vary by sqrt(cv² · n / 2), with the squared
-    coefficient of variation of the gaps, at least 1.
+    excess of half the load. Noise: n / 2 arrivals and their work vary by sqrt(cv² n / 2), where cv²
+    is the squared coefficient of variation of the gaps (at least 1) plus that of output lengths.
     """
     arrival = columns["arrival_ns"]
     arrived = (arrival >= 0) & (arrival <= now_ns)
@@ -52,8 +52,8 @@ def find_saturation(columns: Columns, now_ns: int) -> Saturation | None:
     quarter = len(times) // 4
     middle = float(depth[quarter : 2 * quarter].mean())
     end = float(depth[-quarter:].mean())
-    gaps = np.diff(times).astype(np.float64)
-    variation = max(1.0, float(gaps.var() / gaps.mean() ** 2))
+    variation = max(1.0, _variation(np.diff(times)))
+    variation += _variation(columns["output_tokens"][columns["status"] == COMPLETED])
     noise = math.sqrt(variation * len(times) / 2)
     if end - middle <= SIGNIFICANCE * noise or end <= 1.5 * middle:
         return None
@@ -65,6 +65,12 @@ def find_saturation(columns: Columns, now_ns: int) -> Saturation | None:
     started = columns["admitted_ns"][arrived]
     sustained = int(((started > half) & (started <= times[-1])).sum())
     return Saturation(offered / seconds, sustained / seconds, middle, end)
+
+
+def _variation(values: NDArray[np.int64]) -> float:
+    """Squared coefficient of variation; 0 for no values."""
+    mean = float(values.mean()) if len(values) else 0.0
+    return float(values.var()) / mean**2 if mean else 0.0
 
 
 def _depth_at_arrivals(
@@ -93,7 +99,7 @@ def saturation_warning(columns: Columns, now_ns: int, max_concurrency: int | Non
     return (
         f"saturated: {found.offered_rate:.4g} requests/s arrived but only "
         f"{found.sustained_rate:.4g} requests/s were started, so the queue grew from "
-        f"{found.depth_middle:.0f} to {found.depth_end:.0f} requests and latencies depend on how "
+        f"{found.depth_middle:,.0f} to {found.depth_end:,.0f} requests and latencies depend on how "
         "long the load lasts; lower the request rate, add engines (--data-parallel-size) or limit "
         "the load with --max-concurrency"
     )
@@ -145,7 +151,8 @@ def truncation_warning(
     )
     if not cut:
         return None
+    requests = "request" if cut == 1 else "requests"
     return (
-        f"{cut} requests stopped at max_model_len={max_model_len} before their full output, as "
-        "vLLM does; raise max_model_len to generate them whole"
+        f"{cut} {requests} stopped at max_model_len={max_model_len} before the full output, as in "
+        "vLLM; raise max_model_len to generate it whole"
     )

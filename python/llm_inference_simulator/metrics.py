@@ -32,6 +32,21 @@ UNFINISHED = 0
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
+DEFINITIONS = {
+    "ttft": "first token at the client - arrival at the client",
+    "itl": "gap between consecutive tokens of a request; gaps of all requests in one pool",
+    "tpot": "per request (e2el - ttft) / (output tokens - 1); undefined for one output token",
+    "e2el": "last token at the client - arrival at the client",
+    "throughput": "of completed counted requests, over the measured window (see measurement)",
+    "request_goodput": "completed requests per second that meet every objective of --goodput",
+    "slo_attainment": "those as a share of the counted requests",
+    "measurement": "counted: requests that arrive at or after the warm-up; the window runs from "
+    "the warm-up (without one: from the first arrival) to the last answer to a counted request; "
+    "drain_s is its part after the last arrival",
+    "utilisation": "busy time, operations and bytes of all engines over the whole run",
+}
+"""Go into every result, because benchmarks differ in them."""
+
 LATENCY_METRICS = ("ttft", "tpot", "itl", "e2el")
 """Metrics that get a mean, a median, a standard deviation and percentiles, in vLLM's order."""
 

@@ -209,6 +209,7 @@ class SimulationResult:
                 "trace_hash": f"{self.trace_hash:016x}",
             },
             "config": self.config.to_dict(),
+            "metric_definitions": dict(metrics.DEFINITIONS),
         }
 
     def _measurement(self) -> dict[str, Any]:

@@ -55,6 +55,23 @@ def test_bursty_but_stable_arrivals_are_not_called_saturated(seed: int) -> None:
     assert diagnostics.find_saturation(requests, int(requests["finished_ns"].max())) is None
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_varied_work_in_a_stable_queue_is_not_called_saturated(seed: int) -> None:
+    random, n = np.random.default_rng(seed), 2000
+    output = np.maximum(1, random.exponential(100, n)).astype(np.int64)
+    service = output * 100_000  # 10 ms on average
+    arrival = np.cumsum(random.exponential(10 * MS / 0.85, n)).astype(np.int64)
+    before = np.concatenate([[0], np.cumsum(service)[:-1]])
+    start = np.maximum.accumulate(arrival - before) + before
+    requests = columns(
+        arrival_ns=arrival,
+        admitted_ns=start,
+        finished_ns=start + service,
+        output_tokens=output,
+    )
+    assert diagnostics.find_saturation(requests, int(requests["finished_ns"].max())) is None
+
+
 def test_all_at_once_is_a_batch_and_not_saturation() -> None:
     requests = columns(arrival_ns=np.zeros(500), admitted_ns=np.arange(500) * MS)
     assert diagnostics.find_saturation(requests, 500 * MS) is None
@@ -124,7 +141,7 @@ def test_outputs_cut_at_the_context_are_counted() -> None:
     asked = np.array([100, 5, 7])
     warning = diagnostics.truncation_warning(requests, asked, max_model_len=4096)
     assert warning is not None
-    assert warning.startswith("1 requests stopped at max_model_len=4096")
+    assert warning.startswith("1 request stopped at max_model_len=4096")
 
 
 def test_a_healthy_run_gives_no_warning() -> None:

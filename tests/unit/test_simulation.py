@@ -41,7 +41,8 @@ class Countdown:
 
 
 def test_every_event_is_processed_and_reported_once() -> None:
-    simulation, reports = Countdown(1_000_000), []
+    simulation = Countdown(1_000_000)
+    reports: list[Any] = []
     run_to_end(simulation, reports.append)
     assert sum(simulation.slices) == 1_000_000
     assert len(reports) == len(simulation.slices)

@@ -10,7 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llm_inference_simulator.errors import ConfigError, SimulationError, SimulatorError
+from llm_inference_simulator.cli.streams import drop_stdout, tolerate_unknown_letters
+from llm_inference_simulator.errors import (
+    ConfigError,
+    SimulationError,
+    SimulatorError,
+    unknown_name,
+)
 
 PROGRAM = "llm-inference-simulator"
 COMMANDS = ("run", "models", "xpus")
@@ -22,8 +28,10 @@ EXIT_INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program on ``argv`` (default: the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    tolerate_unknown_letters()
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
     except SystemExit as exit_:  # argparse's --help
         return exit_.code if isinstance(exit_.code, int) else 0
     except SimulatorError as error:
@@ -33,12 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        from llm_inference_simulator.cli.run import drop_stdout
-
         drop_stdout()
         return 0
     except Exception as error:  # the last resort: a message instead of a traceback
         return _internal_error(error, words)
+    return code
 
 
 def _dispatch(words: list[str]) -> int:
@@ -46,8 +53,6 @@ def _dispatch(words: list[str]) -> int:
     if command is None or command == "run":
         return _run(words[1:] if command else words)
     if command not in COMMANDS:
-        from llm_inference_simulator.errors import unknown_name
-
         raise ConfigError(
             unknown_name("command", command, COMMANDS, remedy=f"(known: {', '.join(COMMANDS)})")
         )

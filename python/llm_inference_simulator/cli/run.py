@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_inference_simulator.cli.fail_on import parse_conditions
 from llm_inference_simulator.cli.run_config import build_config
+from llm_inference_simulator.cli.streams import drop_stdout
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import check_writable
 from llm_inference_simulator.metrics import percentile_name
@@ -125,9 +124,3 @@ def _show(result: SimulationResult, summary: Mapping[str, Any], *, quiet: bool) 
         sys.stdout.flush()
     except BrokenPipeError:
         drop_stdout()
-
-
-def drop_stdout() -> None:
-    """Let nothing more go to a reader that has left (``| head``): all files are written."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

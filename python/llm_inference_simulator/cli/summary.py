@@ -177,7 +177,9 @@ def _milliseconds(value: float | None) -> str:
 
 
 def _rate(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:,.2f} {unit}"
+    if value is None:
+        return "-"
+    return f"{value:,.2f} {unit}" if value >= 1 else f"{value:.3g} {unit}"
 
 
 def _percent(value: float | None) -> str:
