@@ -78,6 +78,8 @@ class Setup:
     """Operations per second and accelerator; None where unknown."""
     peak_bandwidth: float | None = None
     """Bytes per second and accelerator; None where unknown."""
+    config_is_complete: bool = True
+    """False where a workload or a performance model was passed beside the configuration."""
     warnings: tuple[str, ...] = ()
     """Findings of capacity, workload and performance model."""
 
@@ -207,6 +209,7 @@ class SimulationResult:
                 "performance_model": self.setup.performance_model,
                 "performance_description": self.setup.performance_description,
                 "trace_hash": f"{self.trace_hash:016x}",
+                "config_is_complete": self.setup.config_is_complete,
             },
             "config": self.config.to_dict(),
             "metric_definitions": dict(metrics.DEFINITIONS),

@@ -69,6 +69,7 @@ def simulate(
     model, xpu = load_model(config.model), load_xpu(config.xpu)
     tensor_parallel_size = config.cluster.tensor_parallel_size
     plan = plan_memory(model, xpu, config.engine, tensor_parallel_size)
+    config_is_complete = workload is None and performance_model is None
     if performance_model is None:
         performance_model = _named_performance_model(config, model, xpu, plan)
     if workload is None:
@@ -84,6 +85,7 @@ def simulate(
         plan=plan,
         workload=workload,
         performance_model=performance_model,
+        config_is_complete=config_is_complete,
     )
     try:
         with _reporter(progress, len(workload.arrival_ns)) as report:
@@ -179,6 +181,7 @@ def _setup(
     plan: MemoryPlan,
     workload: Workload,
     performance_model: BasePerformanceModel,
+    config_is_complete: bool,
 ) -> Setup:
     from llm_inference_simulator._core import __version__
 
@@ -206,6 +209,7 @@ def _setup(
         performance_description=performance_model.description,
         peak_flops=performance_model.peak_flops,
         peak_bandwidth=performance_model.peak_bandwidth,
+        config_is_complete=config_is_complete,
         warnings=(
             *unused_xpus_warning(config),
             *plan.warnings,

@@ -92,6 +92,9 @@ def _internal_error(error: Exception, words: list[str]) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError) and str(error.name).endswith("._core"):
+        _say("error: the compiled core is missing: build and install it with 'pip install .'")
+        return EXIT_INTERNAL
     _say(
         f"internal error: {type(error).__name__}: {error}\n"
         "This is a bug in the simulator. Please report it with the command line, the output of "
