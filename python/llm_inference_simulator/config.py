@@ -247,8 +247,12 @@ class WorkloadConfig(Section):
         return self.avg_input_length is not None or self.avg_output_length is not None
 
     def _random_fields_set(self) -> set[str]:
-        named = {"random_input_len", "random_output_len", "random_range_ratio"}
-        fields = self.model_fields_set & named
+        # A value equal to its default counts as not given: a complete dump must load again.
+        fields = {
+            name
+            for name in ("random_input_len", "random_output_len", "random_range_ratio")
+            if getattr(self, name) != type(self).model_fields[name].default
+        }
         if self._is_log_normal:
             # One side log-normal and the other fixed is a sensible mixture.
             if self.avg_input_length is None:

@@ -1,0 +1,67 @@
+"""An aggregated cluster: equal engines behind one router, each doing prefill and decode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_inference_simulator.cluster import EngineSettings
+from llm_inference_simulator.config import EngineConfig, SimulatorConfig
+from llm_inference_simulator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llm_inference_simulator._core import CostModel, Simulation
+    from llm_inference_simulator.capacity import MemoryPlan
+    from llm_inference_simulator.workload import Workload
+
+NS_PER_MS = 1_000_000
+
+
+def engine_settings(
+    engine: EngineConfig, *, max_model_len: int, num_gpu_blocks: int
+) -> EngineSettings:
+    """Resolve an engine's configuration to the numbers that the core takes.
+
+    Raises :class:`ConfigError` where the resolved ``max_model_len`` contradicts another setting.
+    """
+    if not engine.enable_chunked_prefill and engine.max_num_batched_tokens < max_model_len:
+        raise ConfigError(
+            f"max_num_batched_tokens={engine.max_num_batched_tokens} is below "
+            f"max_model_len={max_model_len} while enable_chunked_prefill is off: a prompt must fit "
+            "a step; raise the first, lower the second or enable chunked prefill"
+        )
+    return EngineSettings(
+        max_num_seqs=min(engine.max_num_seqs, engine.max_batch_size or engine.max_num_seqs),
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        max_model_len=max_model_len,
+        block_size=engine.block_size,
+        num_gpu_blocks=num_gpu_blocks,
+        enable_chunked_prefill=engine.enable_chunked_prefill,
+        long_prefill_token_threshold=engine.long_prefill_token_threshold,
+        batching_strategy=engine.batching_strategy,
+        batch_window_ns=round(engine.batch_window_ms * NS_PER_MS),
+    )
+
+
+def build_simulation(
+    config: SimulatorConfig,
+    plan: MemoryPlan,
+    cost_model: CostModel,
+    workload: Workload,
+    *,
+    record_steps: bool,
+) -> Simulation:
+    """Hand the cluster of ``config`` and its workload to the core."""
+    from llm_inference_simulator._core import Simulation
+
+    settings = engine_settings(
+        config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
+    )
+    return Simulation(
+        pools=[(settings, cost_model, config.cluster.n_engines)],
+        router=config.cluster.router,
+        arrival_ns=workload.arrival_ns,
+        prompt_tokens=workload.prompt_tokens,
+        output_tokens=workload.output_tokens,
+        max_concurrency=workload.max_concurrency,
+        record_steps=record_steps,
+    )

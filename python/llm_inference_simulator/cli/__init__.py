@@ -1,0 +1,107 @@
+"""The command line: ``python -m llm_inference_simulator`` and ``llm-inference-simulator``.
+
+Only the standard library is imported until a command really runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llm_inference_simulator.cli.streams import drop_stdout, tolerate_unknown_letters
+from llm_inference_simulator.errors import (
+    ConfigError,
+    SimulationError,
+    SimulatorError,
+    unknown_name,
+)
+
+PROGRAM = "llm-inference-simulator"
+COMMANDS = ("run", "models", "xpus")
+EXIT_INTERNAL = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on ``argv`` (default: the process's own) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    tolerate_unknown_letters()
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+    except SystemExit as exit_:  # argparse's --help
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except SimulatorError as error:
+        _say(f"error: {error}")
+        return EXIT_INTERNAL if isinstance(error, SimulationError) else EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        drop_stdout()
+        return 0
+    except Exception as error:  # the last resort: a message instead of a traceback
+        return _internal_error(error, words)
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    command = words[0] if words and not words[0].startswith("-") else None
+    if command is None or command == "run":
+        return _run(words[1:] if command else words)
+    if command not in COMMANDS:
+        raise ConfigError(
+            unknown_name("command", command, COMMANDS, remedy=f"(known: {', '.join(COMMANDS)})")
+        )
+    return _catalogue_command(command, words[1:])
+
+
+def _run(words: list[str]) -> int:
+    from llm_inference_simulator.cli.run_flags import build_run_parser
+
+    flags = vars(build_run_parser(PROGRAM).parse_all(words))
+    if flags.get("command.version"):
+        from llm_inference_simulator import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    from llm_inference_simulator.cli.run import run
+
+    return run(flags)
+
+
+def _catalogue_command(command: str, words: list[str]) -> int:
+    from llm_inference_simulator.cli.arguments import Parser
+    from llm_inference_simulator.cli.catalog import add_models_parser, add_xpus_parser
+
+    subparsers = Parser(prog=PROGRAM).add_subparsers(parser_class=Parser)
+    add: Callable[[Any], Any] = add_models_parser if command == "models" else add_xpus_parser
+    add(subparsers)
+    parser: Parser = subparsers.choices[command]
+    parser.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_all(words)
+    handler: Callable[[argparse.Namespace], int | None] = arguments.run
+    return handler(arguments) or 0
+
+
+def _internal_error(error: Exception, words: list[str]) -> int:
+    if "--traceback" in words:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError) and str(error.name).endswith("._core"):
+        _say("error: the compiled core is missing: build and install it with 'pip install .'")
+        return EXIT_INTERNAL
+    _say(
+        f"internal error: {type(error).__name__}: {error}\n"
+        "This is a bug in the simulator. Please report it with the command line, the output of "
+        "--version and that of a second run with --traceback."
+    )
+    return EXIT_INTERNAL
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,91 @@
+"""From parsed flags and a configuration file to a validated configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_inference_simulator.cli.arguments import SPELLINGS
+from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.errors import ConfigError, unknown_name
+from llm_inference_simulator.files import read_mapping
+
+GOODPUT_METRICS = ("ttft", "tpot", "e2el")
+
+
+def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
+    """Merge flags (``section.field`` → value) over the file of ``--config`` and validate.
+
+    Raises :class:`ConfigError`; what a flag caused is named by the flag.
+    """
+    config_file = flags.get("command.config_file")
+    data: dict[str, Any] = {}
+    if config_file is not None:
+        data = read_mapping(Path(config_file), "--config")
+    missing = [name for name in ("model", "xpu") if name not in data and name not in flags]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(f'--{name}' for name in missing)} missing: name a model and an "
+            "accelerator, as in --model llama-7b --xpu gb10 (the commands 'models' and 'xpus' "
+            "list them)"
+        )
+    for place, value in flags.items():
+        section, _, field = place.rpartition(".")
+        if section != "command":
+            _put(data, section, field, _plain(place, value))
+    try:
+        return SimulatorConfig.from_dict(data, source=config_file or "")
+    except ConfigError as error:
+        raise ConfigError(_name_flags(str(error), flags, config_file)) from None
+
+
+def _put(data: dict[str, Any], section: str, field: str, value: Any) -> None:
+    """Set one value; a section that the file gives as something else is left to the validator."""
+    target = data.setdefault(section, {}) if section else data
+    if isinstance(target, dict):
+        target[field] = value
+
+
+def _plain(place: str, value: Any) -> Any:
+    return parse_goodput(value) if place == "measurement.goodput" else value
+
+
+def parse_goodput(pairs: Sequence[str]) -> dict[str, float]:
+    """Read ``ttft:500 tpot:50`` (milliseconds)."""
+    objectives: dict[str, float] = {}
+    for pair in pairs:
+        name, colon, limit = pair.partition(":")
+        if not colon:
+            raise ConfigError(
+                f"--goodput {pair!r} is not NAME:MILLISECONDS: give pairs as in ttft:500 tpot:50"
+            )
+        if name not in GOODPUT_METRICS:
+            raise ConfigError(
+                unknown_name(
+                    "--goodput metric",
+                    name,
+                    GOODPUT_METRICS,
+                    remedy=f"(known: {', '.join(GOODPUT_METRICS)})",
+                )
+            )
+        if name in objectives:
+            raise ConfigError(f"--goodput names {name} twice: leave one out")
+        try:
+            objectives[name] = float(limit)
+        except ValueError:
+            raise ConfigError(
+                f"--goodput {pair!r}: {limit!r} is not a number of milliseconds"
+            ) from None
+    return objectives
+
+
+def _name_flags(message: str, flags: Mapping[str, Any], config_file: str | None) -> str:
+    """Word a validator's message in the flags that were given, for it speaks of fields."""
+    message = message.removeprefix(": ")
+    for place, flag in flags.get(SPELLINGS, {}).items():
+        if f"{place}=" in message:
+            # The value came from the flag, not from the file that opens the message.
+            prefix = f"{config_file}: "
+            return message.removeprefix(prefix).replace(f"{place}=", f"{flag}=")
+    return message

@@ -1,0 +1,194 @@
+"""The terminal summary of a run: 80 columns, plain text in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from llm_inference_simulator.metrics import LATENCY_METRICS, percentile_name
+
+if TYPE_CHECKING:
+    from llm_inference_simulator.results import SimulationResult
+
+LABEL_WIDTH = 13
+INDENT = 2
+GIB = 2**30
+
+_LATENCY_NAMES = {
+    "ttft": "TTFT  time to first token",
+    "tpot": "TPOT  time per output token",
+    "itl": "ITL   inter-token latency",
+    "e2el": "E2E   end to end",
+}
+
+
+def print_summary(
+    result: SimulationResult, summary: Mapping[str, Any], console: Console | None = None
+) -> None:
+    """Print what ran, what it can hold, what it gave, and last the warnings."""
+    console = console or Console(markup=False, highlight=False)
+    if console.is_terminal:
+        _print_all(console, result, summary)
+        return
+    # In a pipe or a file: no padding at the ends of lines.
+    with console.capture() as capture:
+        _print_all(console, result, summary)
+    for line in capture.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
+
+
+def _print_all(console: Console, result: SimulationResult, summary: Mapping[str, Any]) -> None:
+    title = f"{result.setup.model_name} on {_accelerators(result)}"
+    console.print(Text(title, style="bold"))
+    _print_rows(console, "What ran", _what_ran(result, summary))
+    _print_rows(console, "Capacity of an engine", _capacity(result))
+    _print_rows(console, "Throughput", _throughput(summary))
+    _print_heading(console, "Latency (ms)")
+    percentiles = result.config.measurement.metric_percentiles
+    console.print(Padding(_latency_table(summary, percentiles), (0, 0, 0, INDENT)))
+    _print_rows(console, "Utilisation", _utilisation(summary))
+    for warning in result.warnings:
+        console.print()
+        # One line each outside a terminal: easy to search for.
+        message = Text.assemble(("warning: ", "bold yellow"), warning)
+        console.print(message, soft_wrap=not console.is_terminal)
+
+
+def _accelerators(result: SimulationResult) -> str:
+    cluster, xpu = result.config.cluster, result.setup.xpu_name
+    engines, size = cluster.n_engines, cluster.tensor_parallel_size
+    if engines * size == 1:
+        return f"1 x {xpu}"
+    engine = "engine" if engines == 1 else "engines"
+    return f"{engines} {engine} x TP {size} = {engines * size} x {xpu}"
+
+
+def _what_ran(result: SimulationResult, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    setup, measurement = result.setup, summary["measurement"]
+    rows = [
+        ("model", f"{_parameters(setup.parameter_count)} parameters"),
+        ("performance", f"{setup.performance_model}: {setup.performance_description}"),
+        ("load", setup.workload_description),
+        ("requests", _request_counts(summary)),
+    ]
+    window = f"{measurement['window_start_s']:,.3f} s to {measurement['window_end_s']:,.3f} s"
+    if summary["completed"]:
+        window += f", the last {measurement['drain_s']:,.3f} s without new arrivals"
+    rows.append(("measured", window))
+    return rows
+
+
+def _request_counts(summary: Mapping[str, Any]) -> str:
+    measurement = summary["measurement"]
+    parts = [f"{measurement['counted']:,} counted: {summary['completed']:,} completed"]
+    for count, word in (
+        (summary["failed"], "failed"),
+        (measurement["unfinished"], "unfinished"),
+    ):
+        if count:
+            parts.append(f"{count:,} {word}")
+    text = ", ".join(parts)
+    if measurement["excluded_warm_up"]:
+        text += f"; {measurement['excluded_warm_up']:,} of the warm-up not counted"
+    return text
+
+
+def _capacity(result: SimulationResult) -> list[tuple[str, str]]:
+    capacity = result.setup.capacity
+    return [
+        (
+            "KV cache",
+            f"{capacity.kv_cache_tokens:,} tokens ({capacity.num_gpu_blocks:,} blocks of "
+            f"{capacity.block_size}), {_gib(capacity.kv_cache_bytes)} per accelerator",
+        ),
+        (
+            "memory",
+            f"{_gib(capacity.usable_bytes)} of {_gib(capacity.total_bytes)} usable: weights "
+            f"{_gib(capacity.weight_bytes_per_rank)}, activations "
+            f"{_gib(capacity.activation_bytes)}, graphs {_gib(capacity.graph_bytes)}",
+        ),
+        ("context", f"prompt + output up to {capacity.max_model_len:,} tokens"),
+    ]
+
+
+def _throughput(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("requests", _rate(summary["request_throughput"], "requests/s")),
+        ("output", _rate(summary["output_throughput"], "tokens/s")),
+        ("total", _rate(summary["total_token_throughput"], "tokens/s, prompts included")),
+    ]
+    if summary["slo_attainment"] is not None:
+        goodput = _rate(summary["request_goodput"], "requests/s")
+        share = f"{summary['slo_attainment']:.1%} of the requests meet all objectives"
+        rows.append(("goodput", f"{goodput}, {share}"))
+    return rows
+
+
+def _latency_table(summary: Mapping[str, Any], percentiles: Sequence[float]) -> Table:
+    names = [percentile_name(percentile) for percentile in percentiles]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in ("mean", *names):
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric in LATENCY_METRICS:
+        values = [summary[f"{name}_{metric}_ms"] for name in ("mean", *names)]
+        table.add_row(_LATENCY_NAMES[metric], *(_milliseconds(value) for value in values))
+    return table
+
+
+def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    utilisation, engines = summary["utilisation"], summary["engines"]
+    rows = [("engines", f"busy {_percent(utilisation['engine_busy_share'])} of the time")]
+    if utilisation["mfu"] is not None:
+        rows.append(("compute", f"{_percent(utilisation['mfu'])} of peak operations (MFU)"))
+    if utilisation["memory_bandwidth_utilisation"] is not None:
+        share = _percent(utilisation["memory_bandwidth_utilisation"])
+        rows.append(("memory", f"{share} of peak bandwidth"))
+    steps = sum(engine["steps"] for engine in engines)
+    preemptions = sum(engine["preemptions"] for engine in engines)
+    rows.append(("steps", f"{steps:,}, {preemptions:,} preemptions"))
+    return rows
+
+
+def _print_heading(console: Console, heading: str) -> None:
+    console.print()
+    console.print(Text(heading, style="bold cyan"))
+
+
+def _print_rows(console: Console, heading: str, rows: Sequence[tuple[str, str]]) -> None:
+    _print_heading(console, heading)
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=LABEL_WIDTH, style="dim")
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(label, text)
+    console.print(Padding(table, (0, 0, 0, INDENT)))
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.2f}" if value < 10_000 else f"{value:,.0f}"
+
+
+def _rate(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.2f} {unit}" if value >= 1 else f"{value:.3g} {unit}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _gib(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:,.2f} GiB"
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e9:,.2f} B" if count >= 10**9 else f"{count / 1e6:,.1f} M"

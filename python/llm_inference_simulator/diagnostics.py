@@ -1,0 +1,158 @@
+"""What a reader of the numbers must know: saturation, preemption, rejections, cut outputs.
+
+Each function returns a warning or None; a healthy run gives none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Columns
+
+PREEMPTION_SHARE = 0.05
+"""Share of preempted requests from which a warning is due: each preemption repeats a prefill."""
+
+SIGNIFICANCE = 3.0
+"""Standard deviations of the arrival count that the queue's growth must exceed."""
+
+FEWEST_REQUESTS = 40
+"""Below this many arrivals no trend can be told from noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """The queue grew while the load was on: rates per second, depths in requests."""
+
+    offered_rate: float
+    sustained_rate: float
+    depth_middle: float
+    depth_end: float
+
+
+def find_saturation(columns: Columns, now_ns: int) -> Saturation | None:
+    """Tell whether waiting requests pile up for as long as requests arrive.
+
+    The depth of the queue (arrived, not yet scheduled for the first time) is sampled at every
+    arrival. In a stable system its mean over the last quarter of the arrivals equals that over the
+    second quarter within the noise of arrivals; with an excess of arrivals it is larger by the
+    excess of half the load. Noise: n / 2 arrivals and their work vary by sqrt(cv² n / 2), where cv²
+    is the squared coefficient of variation of the gaps (at least 1) plus that of output lengths.
+    """
+    arrival = columns["arrival_ns"]
+    arrived = (arrival >= 0) & (arrival <= now_ns)
+    times = np.sort(arrival[arrived])
+    if len(times) < FEWEST_REQUESTS or times[-1] == times[0]:
+        return None
+    depth = _depth_at_arrivals(columns, arrived, times)
+    quarter = len(times) // 4
+    middle = float(depth[quarter : 2 * quarter].mean())
+    end = float(depth[-quarter:].mean())
+    variation = max(1.0, _variation(np.diff(times)))
+    variation += _variation(columns["output_tokens"][columns["status"] == COMPLETED])
+    noise = math.sqrt(variation * len(times) / 2)
+    if end - middle <= SIGNIFICANCE * noise or end <= 1.5 * middle:
+        return None
+    half = times[len(times) // 2]
+    seconds = (times[-1] - half) / NS_PER_S
+    if seconds <= 0:
+        return None
+    offered = len(times) - len(times) // 2
+    started = columns["admitted_ns"][arrived]
+    sustained = int(((started > half) & (started <= times[-1])).sum())
+    return Saturation(offered / seconds, sustained / seconds, middle, end)
+
+
+def _variation(values: NDArray[np.int64]) -> float:
+    """Squared coefficient of variation; 0 for no values."""
+    mean = float(values.mean()) if len(values) else 0.0
+    return float(values.var()) / mean**2 if mean else 0.0
+
+
+def _depth_at_arrivals(
+    columns: Columns, arrived: NDArray[np.bool_], times: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Requests that wait just before each of the sorted arrival ``times``."""
+    admitted = columns["admitted_ns"][arrived]
+    # A rejected request leaves on arrival; one never scheduled (interrupted run) does not leave.
+    left = np.where(
+        columns["status"][arrived] == REJECTED,
+        columns["arrival_ns"][arrived],
+        np.where(admitted >= 0, admitted, np.iinfo(np.int64).max),
+    )
+    gone: NDArray[np.int64] = np.searchsorted(np.sort(left), times, side="right")
+    depth: NDArray[np.int64] = np.maximum(np.arange(len(times)) - gone, 0)
+    return depth
+
+
+def saturation_warning(columns: Columns, now_ns: int, max_concurrency: int | None) -> str | None:
+    """Word :func:`find_saturation`; a closed loop limits itself and is never saturated."""
+    if max_concurrency is not None:
+        return None
+    found = find_saturation(columns, now_ns)
+    if found is None:
+        return None
+    return (
+        f"saturated: {found.offered_rate:.4g} requests/s arrived but only "
+        f"{found.sustained_rate:.4g} requests/s were started, so the queue grew from "
+        f"{found.depth_middle:,.0f} to {found.depth_end:,.0f} requests and latencies depend on how "
+        "long the load lasts; lower the request rate, add engines (--data-parallel-size) or limit "
+        "the load with --max-concurrency"
+    )
+
+
+def preemption_warning(columns: Columns) -> str | None:
+    """Warn when preemption touches a substantial share of the requests."""
+    completed = columns["status"] == COMPLETED
+    n_completed = int(completed.sum())
+    preempted = int((columns["preemptions"][completed] > 0).sum())
+    if not n_completed or preempted / n_completed < PREEMPTION_SHARE:
+        return None
+    times = int(columns["preemptions"].sum())
+    return (
+        f"{preempted} of {n_completed} completed requests ({preempted / n_completed:.0%}) were "
+        f"preempted, {times} times in all, because the KV cache was full; lower max_num_seqs or "
+        "give more KV cache (more accelerators, kv_cache_dtype=fp8, gpu_memory_utilization)"
+    )
+
+
+def rejection_warning(
+    columns: Columns, requested_output: NDArray[Any], *, max_model_len: int
+) -> str | None:
+    """Count the rejected requests by reason (docs/spec.md, rule 2.3)."""
+    rejected = columns["status"] == REJECTED
+    if not rejected.any():
+        return None
+    prompt, output = columns["prompt_tokens"][rejected], requested_output[rejected]
+    empty = (prompt == 0) | (output == 0)
+    too_long = ~empty & (prompt >= max_model_len)
+    reasons = [
+        (int(empty.sum()), "without prompt or output tokens"),
+        (int(too_long.sum()), f"with a prompt of max_model_len={max_model_len} tokens or more"),
+        (int((~empty & ~too_long).sum()), "larger than the whole KV cache of an engine"),
+    ]
+    parts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+    return (
+        f"{int(rejected.sum())} of {len(rejected)} requests were rejected and count as failed: "
+        f"{parts}"
+    )
+
+
+def truncation_warning(
+    columns: Columns, requested_output: NDArray[Any], *, max_model_len: int
+) -> str | None:
+    """Count outputs that ended at ``max_model_len`` instead of their own length."""
+    cut = int(
+        ((columns["status"] == COMPLETED) & (columns["output_tokens"] < requested_output)).sum()
+    )
+    if not cut:
+        return None
+    requests = "request" if cut == 1 else "requests"
+    return (
+        f"{cut} {requests} stopped at max_model_len={max_model_len} before the full output, as in "
+        "vLLM; raise max_model_len to generate it whole"
+    )

@@ -1,0 +1,268 @@
+"""Latency and throughput metrics of request columns, in the definitions of ``vllm bench serve``.
+
+All times are integer nanoseconds; -1 means "never happened" or "undefined". Statistics are taken
+over nanoseconds and divided once, so that they do not depend on a unit.
+
+Definitions (vLLM's ``calculate_metrics``):
+
+- TTFT: first token - arrival. E2E: last token - arrival. Queueing: first scheduled - arrival.
+- TPOT: (E2E - TTFT) / (output tokens - 1) per request; a request of one output token has none and
+  is left out of the statistics, but counts as 0 against a goodput objective.
+- ITL: the gaps between consecutive tokens of all requests in one pool.
+- Standard deviations are those of a population (numpy's default); percentiles are linear.
+- Only completed requests enter any statistic; the others are counted as failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns = Mapping[str, NDArray[Any]]
+
+COMPLETED = 1
+REJECTED = 2
+UNFINISHED = 0
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+DEFINITIONS = {
+    "ttft": "first token at the client - arrival at the client",
+    "itl": "gap between consecutive tokens of a request; gaps of all requests in one pool",
+    "tpot": "per request (e2el - ttft) / (output tokens - 1); undefined for one output token",
+    "e2el": "last token at the client - arrival at the client",
+    "throughput": "of completed counted requests, over the measured window (see measurement)",
+    "request_goodput": "completed requests per second that meet every objective of --goodput",
+    "slo_attainment": "those as a share of the counted requests",
+    "measurement": "counted: requests that arrive at or after the warm-up; the window runs from "
+    "the warm-up (without one: from the first arrival) to the last answer to a counted request; "
+    "drain_s is its part after the last arrival",
+    "utilisation": "busy time, operations and bytes of all engines over the whole run",
+}
+"""Go into every result, because benchmarks differ in them."""
+
+LATENCY_METRICS = ("ttft", "tpot", "itl", "e2el")
+"""Metrics that get a mean, a median, a standard deviation and percentiles, in vLLM's order."""
+
+
+def derive_latencies(columns: Columns) -> dict[str, NDArray[Any]]:
+    """Return ``ttft_ns``, ``tpot_ns``, ``e2el_ns`` and ``queueing_ns`` of request columns.
+
+    int64, -1 where undefined; ``tpot_ns`` is float64 because it is a quotient.
+    """
+    arrival = columns["arrival_ns"]
+    output = columns["output_tokens"]
+    completed = columns["status"] == COMPLETED
+    ttft = _since(arrival, columns["first_token_ns"], columns["first_token_ns"] >= 0)
+    e2el = _since(arrival, columns["finished_ns"], completed)
+    queueing = _since(arrival, columns["admitted_ns"], columns["admitted_ns"] >= 0)
+    tpot = np.full(len(arrival), -1.0)
+    several = completed & (output > 1)
+    tpot[several] = (e2el[several] - ttft[several]) / (output[several] - 1)
+    return {"ttft_ns": ttft, "tpot_ns": tpot, "e2el_ns": e2el, "queueing_ns": queueing}
+
+
+def _since(
+    start: NDArray[np.int64], end: NDArray[np.int64], defined: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    return np.where(defined, end - start, -1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What was counted, and over which time.
+
+    A request is counted if it **arrives** at or after ``warm_up``, whenever it completes: picking
+    by completion would favour short requests. The window runs from ``warm_up`` (without a warm-up:
+    from the first arrival) to the last answer to a counted request, which without a warm-up is the
+    benchmark duration of ``vllm bench serve``. Throughput is what the counted requests got divided
+    by this window. It therefore never credits work done for warm-up requests, and it includes the
+    drain after the last arrival, in which the load has stopped; ``drain_ns`` says how long that
+    was, and ``completion_rate_while_loaded`` is the rate without it: completions of all requests
+    between the window's start and the last arrival, per second.
+    """
+
+    start_ns: int
+    end_ns: int
+    arrivals_end_ns: int
+    counted: NDArray[np.bool_]
+    """Which of the requests are counted."""
+    arrived: int
+    excluded_warm_up: int
+    unfinished: int
+    """Counted requests without an answer (in an interrupted run)."""
+    completion_rate_while_loaded: float | None
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the window."""
+        return (self.end_ns - self.start_ns) / NS_PER_S
+
+    @property
+    def drain_ns(self) -> int:
+        """Time between the last arrival and the window's end."""
+        return max(0, self.end_ns - self.arrivals_end_ns)
+
+
+def measure_window(columns: Columns, warm_up_ns: int, now_ns: int) -> Window:
+    """Find the measured window; requests that had not arrived at ``now_ns`` are not counted."""
+    arrival, finished = columns["arrival_ns"], columns["finished_ns"]
+    arrived = (arrival >= 0) & (arrival <= now_ns)
+    counted = arrived & (arrival >= warm_up_ns)
+    answered = counted & (columns["status"] != UNFINISHED)
+    if not counted.any():
+        start = end = arrivals_end = warm_up_ns
+    else:
+        start = warm_up_ns if warm_up_ns > 0 else int(arrival[counted].min())
+        end = int(finished[answered].max()) if answered.any() else start
+        arrivals_end = int(arrival[counted].max())
+    completed = columns["status"] == COMPLETED
+    in_load = completed & (finished > start) & (finished <= arrivals_end)
+    return Window(
+        start_ns=start,
+        end_ns=end,
+        arrivals_end_ns=arrivals_end,
+        counted=counted,
+        arrived=int(arrived.sum()),
+        excluded_warm_up=int((arrived & ~counted).sum()),
+        unfinished=int((counted & (columns["status"] == UNFINISHED)).sum()),
+        completion_rate_while_loaded=_ratio(int(in_load.sum()), (arrivals_end - start) / NS_PER_S),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Statistics of one metric in its own unit; None where there are no values."""
+
+    mean: float | None
+    median: float | None
+    std: float | None
+    percentiles: tuple[tuple[float, float | None], ...]
+
+
+def describe(values: NDArray[Any], percentiles: Sequence[float]) -> Distribution:
+    """Mean, median, population standard deviation and linear percentiles of ``values``."""
+    if not len(values):
+        return Distribution(None, None, None, tuple((p, None) for p in percentiles))
+    return Distribution(
+        float(np.mean(values)),
+        float(np.median(values)),
+        float(np.std(values)),
+        tuple(zip(percentiles, np.percentile(values, percentiles).tolist(), strict=True)),
+    )
+
+
+def describe_counts(
+    values: NDArray[np.int64], counts: NDArray[np.int64], percentiles: Sequence[float]
+) -> Distribution:
+    """:func:`describe` of the data in which ``values[i]`` occurs ``counts[i]`` times."""
+    total = int(counts.sum())
+    if not total:
+        return Distribution(None, None, None, tuple((p, None) for p in percentiles))
+    mean = float(np.dot(values.astype(np.float64), counts)) / total
+    variance = float(np.dot((values - mean) ** 2, counts)) / total
+    median, *wanted = percentiles_of_counts(values, counts, [50.0, *percentiles])
+    return Distribution(
+        mean, median, math.sqrt(variance), tuple(zip(percentiles, wanted, strict=True))
+    )
+
+
+def percentiles_of_counts(
+    values: NDArray[np.int64], counts: NDArray[np.int64], percentiles: Sequence[float]
+) -> list[float]:
+    """Equal ``np.percentile(np.repeat(values, counts), percentiles)`` without expanding the data.
+
+    The interpolation is numpy's own, in the same order of operations, so the results are equal
+    bit for bit. ``counts`` are not negative and at least one is positive.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered, last_index = values[order], np.cumsum(counts[order]) - 1
+    total = int(last_index[-1]) + 1
+    position = (total - 1) * (np.asarray(percentiles, dtype=np.float64) / 100)
+    below = np.floor(position)
+    above = np.minimum(below + 1, total - 1)
+    low = ordered[np.searchsorted(last_index, below)]
+    high = ordered[np.searchsorted(last_index, above)]
+    share, gap = position - below, high - low
+    interpolated = np.where(share >= 0.5, high - gap * (1 - share), low + gap * share)
+    return [float(value) for value in interpolated]
+
+
+def good_requests(
+    columns: Columns, counted: NDArray[np.bool_], objectives_ms: Mapping[str, float]
+) -> NDArray[np.bool_]:
+    """Which counted requests completed and meet every objective (milliseconds, inclusive)."""
+    good: NDArray[np.bool_] = counted & (columns["status"] == COMPLETED)
+    for metric, limit_ms in objectives_ms.items():
+        # An undefined TPOT (-1) passes, as the 0 of vLLM does.
+        good = good & (columns[f"{metric}_ns"] <= limit_ms * NS_PER_MS)
+    return good
+
+
+def summarise(
+    columns: Columns,
+    window: Window,
+    gaps: tuple[NDArray[np.int64], NDArray[np.int64]],
+    *,
+    percentiles: Sequence[float],
+    objectives_ms: Mapping[str, float],
+) -> dict[str, Any]:
+    """The body of a ``vllm bench serve`` result, plus ``slo_attainment``.
+
+    ``columns`` include those of :func:`derive_latencies`; ``gaps`` are (gap_ns, how often) of the
+    completed counted requests. Undefined values are None.
+    """
+    completed = window.counted & (columns["status"] == COMPLETED)
+    duration, n_completed = window.duration_s, int(completed.sum())
+    n_counted = int(window.counted.sum())
+    input_tokens = int(columns["prompt_tokens"][completed].sum())
+    output_tokens = int(columns["output_tokens"][completed].sum())
+    body: dict[str, Any] = {
+        "duration": duration,
+        "completed": n_completed,
+        "failed": int((window.counted & (columns["status"] == REJECTED)).sum()),
+        "total_input_tokens": input_tokens,
+        "total_output_tokens": output_tokens,
+        "request_throughput": _ratio(n_completed, duration),
+        "request_goodput": None,
+        "slo_attainment": None,
+        "output_throughput": _ratio(output_tokens, duration),
+        "total_token_throughput": _ratio(input_tokens + output_tokens, duration),
+    }
+    if objectives_ms:
+        n_good = int(good_requests(columns, window.counted, objectives_ms).sum())
+        body["request_goodput"] = _ratio(n_good, duration)
+        body["slo_attainment"] = _ratio(n_good, n_counted)
+    for metric in LATENCY_METRICS:
+        if metric == "itl":
+            statistics = describe_counts(*gaps, percentiles)
+        else:
+            values = columns[f"{metric}_ns"][completed]
+            statistics = describe(values[values >= 0], percentiles)
+        body |= _latency_keys(metric, statistics)
+    return body
+
+
+def _latency_keys(metric: str, statistics: Distribution) -> dict[str, float | None]:
+    named = {"mean": statistics.mean, "median": statistics.median, "std": statistics.std}
+    named |= {percentile_name(p): value for p, value in statistics.percentiles}
+    return {
+        f"{name}_{metric}_ms": None if value is None else value / NS_PER_MS
+        for name, value in named.items()
+    }
+
+
+def percentile_name(percentile: float) -> str:
+    """Name a percentile as vLLM does: ``p99``, ``p99.9``."""
+    whole = int(percentile)
+    return f"p{whole if whole == percentile else percentile}"
+
+
+def _ratio(amount: float, over: float) -> float | None:
+    return amount / over if over > 0 else None

@@ -1,0 +1,352 @@
+"""What a simulation gives: request columns, metrics, capacity, utilisation, and files of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_inference_simulator import diagnostics, metrics, tables
+from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.files import atomic_text
+from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Window
+
+if TYPE_CHECKING:
+    from llm_inference_simulator._core import EngineStats
+
+SCHEMA_VERSION = 1
+"""Of the result JSON; raised when a key changes its meaning or goes."""
+
+
+class TokenSource(Protocol):
+    """Token times on demand, as the core's ``Simulation`` gives them."""
+
+    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(gap_ns, how often) over the requests where ``counted``."""
+
+    def token_times(
+        self, requests: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(times, offsets): those of the i-th request are times[offsets[i]:offsets[i+1]]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """Memory and KV cache of one engine; bytes are per accelerator (tensor-parallel rank)."""
+
+    num_gpu_blocks: int
+    block_size: int
+    max_model_len: int
+    weight_bytes_per_rank: int
+    activation_bytes: int
+    graph_bytes: int
+    kv_cache_bytes: int
+    kv_bytes_per_token: int
+    usable_bytes: int
+    total_bytes: int
+
+    @property
+    def kv_cache_tokens(self) -> int:
+        """Tokens whose keys and values fit; vLLM keeps one block as its null block."""
+        return (self.num_gpu_blocks - 1) * self.block_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What ran, resolved from the configuration: names, capacity, workload, peaks."""
+
+    config: SimulatorConfig
+    version: str
+    model_name: str
+    parameter_count: int
+    xpu_name: str
+    capacity: Capacity
+    workload_description: str
+    max_concurrency: int | None
+    performance_model: str
+    performance_description: str
+    peak_flops: float | None = None
+    """Operations per second and accelerator; None where unknown."""
+    peak_bandwidth: float | None = None
+    """Bytes per second and accelerator; None where unknown."""
+    config_is_complete: bool = True
+    """False where a workload or a performance model was passed beside the configuration."""
+    warnings: tuple[str, ...] = ()
+    """Findings of capacity, workload and performance model."""
+
+
+class SimulationResult:
+    """The outcome of :func:`~llm_inference_simulator.simulate`.
+
+    ``requests`` is a dict of numpy columns, one entry per request in the order of the workload:
+    those of docs/spec.md, section 9, and ``ttft_ns``, ``tpot_ns`` (float64), ``e2el_ns`` and
+    ``queueing_ns``; -1 where undefined. ``steps`` is the same per engine step, or None where steps
+    were not recorded. ``complete`` is False after an interruption.
+    """
+
+    def __init__(
+        self,
+        *,
+        setup: Setup,
+        columns: Mapping[str, NDArray[Any]],
+        requested_output_tokens: NDArray[Any],
+        engines: Sequence[EngineStats],
+        tokens: TokenSource,
+        trace_hash: int,
+        now_ns: int,
+        complete: bool = True,
+        steps: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        self.setup = setup
+        self.requests: dict[str, NDArray[Any]] = {
+            **columns,
+            **metrics.derive_latencies(columns),
+        }
+        self.steps = None if steps is None else dict(steps)
+        self.engines = tuple(engines)
+        self.trace_hash = trace_hash
+        self.now_ns = now_ns
+        self.complete = complete
+        self._requested_output_tokens = requested_output_tokens
+        self._tokens = tokens
+
+    @property
+    def config(self) -> SimulatorConfig:
+        """The configuration that ran."""
+        return self.setup.config
+
+    @cached_property
+    def window(self) -> Window:
+        """Which requests are counted, over which time."""
+        warm_up_ns = round(self.config.measurement.warm_up * NS_PER_S)
+        return metrics.measure_window(self.requests, warm_up_ns, self.now_ns)
+
+    @property
+    def _completed(self) -> NDArray[np.bool_]:
+        counted: NDArray[np.bool_] = self.window.counted & (self.requests["status"] == COMPLETED)
+        return counted
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know; empty for a healthy run."""
+        max_model_len = self.setup.capacity.max_model_len
+        findings = [
+            self._interruption(),
+            self._nothing_counted(),
+            diagnostics.saturation_warning(self.requests, self.now_ns, self.setup.max_concurrency),
+            diagnostics.preemption_warning(self.requests),
+            diagnostics.rejection_warning(
+                self.requests, self._requested_output_tokens, max_model_len=max_model_len
+            ),
+            diagnostics.truncation_warning(
+                self.requests, self._requested_output_tokens, max_model_len=max_model_len
+            ),
+        ]
+        return (*self.setup.warnings, *(finding for finding in findings if finding))
+
+    def _interruption(self) -> str | None:
+        if self.complete:
+            return None
+        return (
+            f"interrupted at simulated time {self.now_ns / NS_PER_S:.3f} s with "
+            f"{self.window.unfinished} counted requests unanswered: the results are incomplete"
+        )
+
+    def _nothing_counted(self) -> str | None:
+        if self.window.counted.any():
+            return None
+        return (
+            f"no request is counted: none arrived after warm_up="
+            f"{self.config.measurement.warm_up:g} s; shorten the warm-up or lengthen the load"
+        )
+
+    @cached_property
+    def _body(self) -> dict[str, Any]:
+        measurement = self.config.measurement
+        return metrics.summarise(
+            self.requests,
+            self.window,
+            self._tokens.token_gaps(self._completed),
+            percentiles=measurement.metric_percentiles,
+            objectives_ms={str(name): limit for name, limit in measurement.goodput.items()},
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The result JSON as a dict: vLLM's keys at the top level, None where undefined.
+
+        Times in the keys' own units (``_ms``, ``_s``), rates per second, sizes in bytes.
+        """
+        workload = self.config.workload
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "complete": self.complete,
+            "model_id": self.setup.model_name,
+            "num_prompts": len(self.requests["arrival_ns"]),
+            "request_rate": workload.request_rate,
+            "burstiness": workload.burstiness,
+            "max_concurrency": self.setup.max_concurrency,
+            **self._body,
+            "measurement": self._measurement(),
+            "capacity": self._capacity(),
+            "utilisation": self._utilisation(),
+            "engines": [self._engine(index) for index in range(len(self.engines))],
+            "warnings": list(self.warnings),
+            "provenance": {
+                "version": self.setup.version,
+                "seed": self.config.seed,
+                "model": self.setup.model_name,
+                "xpu": self.setup.xpu_name,
+                "workload": self.setup.workload_description,
+                "performance_model": self.setup.performance_model,
+                "performance_description": self.setup.performance_description,
+                "trace_hash": f"{self.trace_hash:016x}",
+                "config_is_complete": self.setup.config_is_complete,
+            },
+            "config": self.config.to_dict(),
+            "metric_definitions": dict(metrics.DEFINITIONS),
+        }
+
+    def _measurement(self) -> dict[str, Any]:
+        window = self.window
+        return {
+            "window_start_s": window.start_ns / NS_PER_S,
+            "window_end_s": window.end_ns / NS_PER_S,
+            "arrivals_end_s": window.arrivals_end_ns / NS_PER_S,
+            "drain_s": window.drain_ns / NS_PER_S,
+            "arrived": window.arrived,
+            "counted": int(window.counted.sum()),
+            "excluded_warm_up": window.excluded_warm_up,
+            "unfinished": window.unfinished,
+            "completion_rate_while_loaded": window.completion_rate_while_loaded,
+        }
+
+    def _capacity(self) -> dict[str, Any]:
+        capacity = self.setup.capacity
+        return {
+            "num_gpu_blocks": capacity.num_gpu_blocks,
+            "block_size": capacity.block_size,
+            "kv_cache_tokens": capacity.kv_cache_tokens,
+            "max_model_len": capacity.max_model_len,
+            "weight_bytes_per_rank": capacity.weight_bytes_per_rank,
+            "activation_bytes": capacity.activation_bytes,
+            "graph_bytes": capacity.graph_bytes,
+            "kv_cache_bytes": capacity.kv_cache_bytes,
+            "kv_bytes_per_token": capacity.kv_bytes_per_token,
+            "usable_bytes": capacity.usable_bytes,
+            "total_bytes": capacity.total_bytes,
+        }
+
+    @property
+    def _span_s(self) -> float:
+        """Seconds from the first arrival to the end of the whole run, warm-up included."""
+        arrival = self.requests["arrival_ns"]
+        arrived = arrival[arrival >= 0]
+        return (self.now_ns - int(arrived.min())) / NS_PER_S if len(arrived) else 0.0
+
+    def _utilisation(self) -> dict[str, Any]:
+        """Shares over the whole run, warm-up included: what the engines did, not what counted."""
+        available = self._span_s * len(self.engines)
+        busy = sum(engine.busy_ns for engine in self.engines) / NS_PER_S
+        operations = sum(engine.operations for engine in self.engines)
+        traffic = sum(engine.bytes for engine in self.engines)
+        return {
+            "span_s": self._span_s,
+            "engine_busy_share": busy / available if available else None,
+            "mfu": _share(operations, self.setup.peak_flops, available),
+            "memory_bandwidth_utilisation": _share(traffic, self.setup.peak_bandwidth, available),
+        }
+
+    def _engine(self, index: int) -> dict[str, Any]:
+        engine, total = self.engines[index], self.engines[index].total
+        return {
+            "engine": index,
+            "requests": engine.requests,
+            "steps": engine.steps,
+            "preemptions": engine.preemptions,
+            "busy_s": engine.busy_ns / NS_PER_S,
+            "peak_kv_blocks": engine.peak_blocks,
+            "prefill_tokens": total.prefill_tokens,
+            "decode_tokens": total.decode_seqs,
+        }
+
+    def itls(self) -> list[NDArray[np.int64]]:
+        """Gaps between consecutive tokens (ns) of each counted request, in their order.
+
+        Empty for requests that failed or have one output token.
+        """
+        times, offsets = self._tokens.token_times(np.flatnonzero(self.window.counted))
+        return [np.diff(times[start:end]) for start, end in itertools.pairwise(offsets)]
+
+    def detailed(self) -> dict[str, Any]:
+        """vLLM's per-request arrays of the counted requests, in seconds and tokens.
+
+        As in vLLM a failed request has output length 0, TTFT 0, no gaps and a text in ``errors``.
+        """
+        counted = self.window.counted
+        status = self.requests["status"][counted]
+        ttft = self.requests["ttft_ns"][counted]
+        errors = {COMPLETED: "", REJECTED: "rejected"}
+        return {
+            "input_lens": self.requests["prompt_tokens"][counted].tolist(),
+            "output_lens": self.requests["output_tokens"][counted].tolist(),
+            "ttfts": (np.maximum(ttft, 0) / NS_PER_S).tolist(),
+            "itls": [(gaps / NS_PER_S).tolist() for gaps in self.itls()],
+            "start_times": (self.requests["arrival_ns"][counted] / NS_PER_S).tolist(),
+            "errors": [errors.get(int(code), "unfinished") for code in status],
+        }
+
+    def to_arrow(self) -> Any:
+        """``requests`` as a ``pyarrow.Table``; :class:`ConfigError` without pyarrow."""
+        return tables.to_arrow(self.requests)
+
+    def to_pandas(self) -> Any:
+        """``requests`` as a ``pandas.DataFrame``; :class:`ConfigError` without pandas."""
+        return tables.to_pandas(self.requests)
+
+    def to_polars(self) -> Any:
+        """``requests`` as a ``polars.DataFrame``; :class:`ConfigError` without polars."""
+        return tables.to_polars(self.requests)
+
+    def write_json(self, path: str | Path, *, detailed: bool = False) -> None:
+        """Write :meth:`summary` as strict JSON; ``detailed`` adds :meth:`detailed`."""
+        data = self.summary() | (self.detailed() if detailed else {})
+        with atomic_text(Path(path)) as file:
+            json.dump(strict_json(data), file, indent=None if detailed else 2, allow_nan=False)
+            file.write("\n")
+
+    def write_requests(self, path: str | Path) -> None:
+        """Write ``requests`` as .parquet or .csv, one row per request."""
+        tables.write_table(self.requests, Path(path), "requests table")
+
+    def write_steps(self, path: str | Path) -> None:
+        """Write ``steps`` as .parquet or .csv, one row per engine step."""
+        if self.steps is None:
+            raise ConfigError("steps were not recorded: run simulate(..., record_steps=True)")
+        tables.write_table(self.steps, Path(path), "steps table")
+
+
+def strict_json(value: Any) -> Any:
+    """Replace what JSON cannot say: infinity becomes "inf", as vLLM writes it; NaN is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Mapping):
+        return {str(key): strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    return value
+
+
+def _share(amount: float, peak_per_s: float | None, seconds: float) -> float | None:
+    """Used share of a peak; None where the peak or the amount is unknown."""
+    if not peak_per_s or not seconds or not amount:
+        return None
+    return amount / (peak_per_s * seconds)

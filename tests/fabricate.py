@@ -1,0 +1,132 @@
+"""Results made by hand, for tests that need no core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.results import Capacity, Setup, SimulationResult
+
+GIB = 2**30
+
+CAPACITY = Capacity(
+    num_gpu_blocks=1001,
+    block_size=16,
+    max_model_len=4096,
+    weight_bytes_per_rank=35 * GIB,
+    activation_bytes=GIB,
+    graph_bytes=GIB // 2,
+    kv_cache_bytes=33 * GIB,
+    kv_bytes_per_token=163_840,
+    usable_bytes=72 * GIB,
+    total_bytes=80 * GIB,
+)
+
+
+def columns(**given: Any) -> dict[str, NDArray[Any]]:
+    """Request columns with sensible values for all that is not given."""
+    n = len(given["arrival_ns"])
+    defaults: dict[str, Any] = {
+        "admitted_ns": given["arrival_ns"],
+        "first_token_ns": np.full(n, -1),
+        "finished_ns": np.full(n, -1),
+        "prompt_tokens": np.full(n, 10),
+        "output_tokens": np.full(n, 1),
+        "cached_tokens": np.zeros(n),
+        "preemptions": np.zeros(n),
+        "engine": np.zeros(n),
+        "status": np.ones(n),
+    }
+    merged = defaults | given
+    made = {name: np.asarray(values, dtype=np.int64) for name, values in merged.items()}
+    made["status"] = made["status"].astype(np.uint8)
+    return made
+
+
+class EvenTokens:
+    """Tokens at equal gaps between the first and the last of a request."""
+
+    def __init__(self, requests: Mapping[str, NDArray[Any]]) -> None:
+        self._requests = requests
+
+    def _times(self, index: int) -> NDArray[np.int64]:
+        first, count = (
+            self._requests["first_token_ns"][index],
+            self._requests["output_tokens"][index],
+        )
+        if self._requests["status"][index] != 1:
+            return np.empty(0, dtype=np.int64)
+        return np.linspace(first, self._requests["finished_ns"][index], count).astype(np.int64)
+
+    def token_times(
+        self, requests: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As in the core."""
+        times = [self._times(int(index)) for index in requests]
+        offsets = np.cumsum([0, *(len(each) for each in times)])
+        return np.concatenate([np.empty(0, dtype=np.int64), *times]), offsets
+
+    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As in the core."""
+        gaps = [np.diff(self._times(int(index))) for index in np.flatnonzero(counted)]
+        values, counts = np.unique(
+            np.concatenate([np.empty(0, dtype=np.int64), *gaps]), return_counts=True
+        )
+        return values, counts
+
+
+def engine(**given: Any) -> Any:
+    """Totals of an engine."""
+    totals = {
+        "steps": 3,
+        "preemptions": 0,
+        "busy_ns": 500_000_000,
+        "requests": 2,
+        "peak_blocks": 7,
+        "total": SimpleNamespace(prefill_tokens=20, decode_seqs=4),
+        "operations": 0.0,
+        "bytes": 0.0,
+    }
+    return SimpleNamespace(**(totals | given))
+
+
+def result(
+    requests: Mapping[str, NDArray[Any]],
+    *,
+    config: Mapping[str, Any] | None = None,
+    requested_output_tokens: NDArray[Any] | None = None,
+    setup: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> SimulationResult:
+    """Build a result of ``requests``; everything else has a sensible value."""
+    what: dict[str, Any] = {
+        "config": SimulatorConfig.from_dict({"model": "llama-7b", "xpu": "gb10", **(config or {})}),
+        "version": "0.1.0",
+        "model_name": "llama-7b",
+        "parameter_count": 6_738_415_616,
+        "xpu_name": "gb10",
+        "capacity": CAPACITY,
+        "workload_description": "by hand",
+        "max_concurrency": None,
+        "performance_model": "roofline",
+        "performance_description": "peaks",
+    }
+    options: dict[str, Any] = {
+        "engines": [engine()],
+        "tokens": EvenTokens(requests),
+        "trace_hash": 0xABC,
+        "now_ns": int(max(requests["finished_ns"].max(), requests["arrival_ns"].max())),
+    }
+    if requested_output_tokens is None:
+        requested_output_tokens = requests["output_tokens"]
+    return SimulationResult(
+        setup=Setup(**(what | dict(setup or {}))),
+        columns=requests,
+        requested_output_tokens=requested_output_tokens,
+        **(options | given),
+    )
