@@ -101,7 +101,7 @@ class ClusterConfig(Section):
 class EngineConfig(Section):
     """One engine's settings, in vLLM's names."""
 
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16"] = "auto"
     quantization: Literal["fp8", "int8", "int4"] | None = None
     """Weight format; None: what the model's own config.json says."""
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8"] = "auto"
@@ -144,6 +144,8 @@ class PerformanceModelConfig(Section):
     """None: ``vllm_roofline`` where calibration data is given, else ``roofline``."""
     calibration_data: str | None = None
     """Calibration file."""
+    all_reduce: Literal["auto", "ring", "tree"] = "auto"
+    """How a tensor-parallel group sums; auto: whichever is faster for the payload."""
 
     @property
     def resolved_model(self) -> str:

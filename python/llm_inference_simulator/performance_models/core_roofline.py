@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_inference_simulator.catalog import ModelSpec, XpuSpec
+from llm_inference_simulator.catalog import WEIGHT_FORMATS, ModelSpec, XpuSpec
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
 
@@ -52,3 +52,68 @@ class RooflineHardware:
     link_bandwidth: float
     link_latency_s: float
     all_reduce: Literal["ring", "tree", "auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFormat:
+    """How the layers' matrices are stored and multiplied."""
+
+    bytes_per_weight: float
+    compute_dtype: Literal["bf16", "fp8", "int8"]
+    """Format whose matrix rate applies."""
+    warnings: tuple[str, ...] = ()
+
+
+def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> WeightFormat:
+    """Resolve the weights' format; raises :class:`ConfigError` where two formats are asked for.
+
+    Weight-only formats, and formats that the accelerator cannot multiply, are widened to 16 bits
+    on the fly, as vLLM's kernels do: they save bytes, not operations.
+    """
+    own, asked = model.quantization, engine.quantization
+    if own is not None and asked is not None and own.format != asked:
+        raise ConfigError(
+            f"quantization={asked!r} contradicts the {own.format} weights of model {model.name!r}: "
+            "leave it out"
+        )
+    spec = own or (WEIGHT_FORMATS[asked] if asked is not None else None)
+    if spec is None:
+        return WeightFormat(bytes_per_weight=BYTES_PER_16_BIT, compute_dtype="bf16")
+    if not {"attention", "mlp"} <= set(spec.components):
+        raise ConfigError(
+            f"model {model.name!r} quantises {', '.join(spec.components) or 'nothing'} only, which "
+            "the roofline of dense models does not price: use a version with one format"
+        )
+    size = (spec.bits + spec.overhead_bits) / 8
+    dtype: Literal["bf16", "fp8", "int8"] = "bf16"
+    warnings: tuple[str, ...] = ()
+    if not spec.weight_only and spec.format in ("fp8", "int8"):
+        if xpu.supports(spec.format):
+            dtype = "fp8" if spec.format == "fp8" else "int8"
+        else:
+            warnings = (
+                f"{xpu.name} has no {spec.format} matrix units: weights are {spec.format}, the "
+                "arithmetic is 16-bit",
+            )
+    return WeightFormat(bytes_per_weight=size, compute_dtype=dtype, warnings=warnings)
+
+
+def model_shape(
+    model: ModelSpec, engine: EngineConfig, weights: WeightFormat, tensor_parallel_size: int
+) -> RooflineModelShape:
+    """Reduce a model to what the dense roofline needs."""
+    return RooflineModelShape(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        num_attention_heads=model.num_attention_heads,
+        num_key_value_heads=model.num_key_value_heads,
+        head_dim=model.head_dim,
+        intermediate_size=model.intermediate_size,
+        gated_mlp=model.gated_mlp,
+        vocab_size=model.vocab_size,
+        tensor_parallel_size=tensor_parallel_size,
+        weight_bytes=weights.bytes_per_weight,
+        embedding_bytes=BYTES_PER_16_BIT,
+        activation_bytes=BYTES_PER_16_BIT,
+        kv_cache_bytes=1.0 if engine.kv_cache_dtype == "fp8" else BYTES_PER_16_BIT,
+    )

@@ -1,0 +1,107 @@
+"""The analytic roofline: peak rates of the catalogue times the fractions it states."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llm_inference_simulator._core import CostModel, OperationCost, StepShape
+from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_model, load_xpu
+from llm_inference_simulator.config import EngineConfig
+from llm_inference_simulator.performance_models.base import (
+    BasePerformanceModel,
+    decode_step,
+    prefill_step,
+)
+from llm_inference_simulator.performance_models.core_roofline import (
+    PhaseRates,
+    RooflineHardware,
+    RooflineModelShape,
+    WeightFormat,
+    model_shape,
+    weight_format,
+)
+
+AllReduce = Literal["ring", "tree", "auto"]
+
+
+class RooflinePerformanceModel(BasePerformanceModel):
+    """Prices a step operation by operation (docs/cost_model.md).
+
+    ``model`` and ``xpu`` are catalogue names, paths or the loaded entries. ``engine`` gives the
+    formats of weights and cache; its other settings don't matter here. Raises
+    :class:`~llm_inference_simulator.errors.ConfigError` for what the model cannot price.
+    """
+
+    name = "roofline"
+
+    def __init__(
+        self,
+        model: ModelSpec | str,
+        xpu: XpuSpec | str,
+        tensor_parallel_size: int = 1,
+        *,
+        engine: EngineConfig | None = None,
+        all_reduce: AllReduce = "auto",
+    ) -> None:
+        self.model = load_model(model) if isinstance(model, str) else model
+        self.xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
+        self.tensor_parallel_size = tensor_parallel_size
+        engine = engine or EngineConfig()
+        weights = weight_format(self.model, self.xpu, engine)
+        self.shape: RooflineModelShape = model_shape(
+            self.model, engine, weights, tensor_parallel_size
+        )
+        self.hardware: RooflineHardware = self._hardware(weights, all_reduce)
+        self.warnings = weights.warnings
+        self.peak_flops = self.xpu.peak_flops(weights.compute_dtype)
+        self.peak_bandwidth = self.xpu.memory_bandwidth
+        self._core = CostModel.roofline(self.shape, self.hardware)
+
+    @property
+    def description(self) -> str:  # type: ignore[override]
+        """One line: what the times come from."""
+        return (
+            f"analytic: {self.xpu.compute_efficiency:.0%} of dense peak FLOPS, "
+            f"{self.xpu.memory_efficiency:.0%} of peak bandwidth (not calibrated)"
+        )
+
+    def _hardware(self, weights: WeightFormat, all_reduce: AllReduce) -> RooflineHardware:
+        xpu = self.xpu
+        rates = PhaseRates(
+            linear_flops=xpu.peak_flops(weights.compute_dtype) * xpu.compute_efficiency,
+            attention_flops=xpu.peak_flops("bf16") * xpu.compute_efficiency,
+            memory_bandwidth=xpu.memory_bandwidth * xpu.memory_efficiency,
+        )
+        return RooflineHardware(
+            prefill=rates,
+            decode=rates,
+            kernel_latency_s=xpu.kernel_latency_s,
+            step_overhead_s=xpu.step_overhead_s,
+            sequence_overhead_s=0.0,
+            link_bandwidth=xpu.group_bandwidth(self.tensor_parallel_size) * xpu.link_efficiency,
+            link_latency_s=xpu.link_latency_s,
+            all_reduce=all_reduce,
+        )
+
+    def cost_model(self) -> CostModel:
+        """The roofline as the core runs it."""
+        return self._core
+
+    def estimate_step_time(self, step: StepShape) -> float:
+        """Seconds of a step; see :meth:`BasePerformanceModel.estimate_step_time`."""
+        return self._core.step_seconds(step)
+
+    def breakdown_step(self, step: StepShape) -> dict[str, OperationCost]:
+        """Components of a step by name: seconds, operations, bytes and the bound of each.
+
+        Their seconds sum to :meth:`estimate_step_time`; all numbers are per accelerator.
+        """
+        return {part.name: part for part in self._core.breakdown(step)}
+
+    def breakdown_prefill(self, batch_size: int, seq_length: int) -> dict[str, OperationCost]:
+        """Components of :meth:`estimate_prefill_time`."""
+        return self.breakdown_step(prefill_step(batch_size, seq_length))
+
+    def breakdown_decode(self, batch_size: int, kv_cache_length: int) -> dict[str, OperationCost]:
+        """Components of :meth:`estimate_decode_time`."""
+        return self.breakdown_step(decode_step(batch_size, kv_cache_length))
