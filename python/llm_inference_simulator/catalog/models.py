@@ -1,0 +1,107 @@
+"""The model catalogue: short names, aliases and Hugging Face ids -> :class:`ModelSpec`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_inference_simulator.catalog.config_keys import ConfigKeys
+from llm_inference_simulator.catalog.model_config import read_model_config
+from llm_inference_simulator.catalog.model_spec import ModelSpec
+from llm_inference_simulator.errors import ConfigError, unknown_name
+from llm_inference_simulator.files import read_mapping
+
+_FOLDER = Path(__file__).parent
+_CONFIGS = _FOLDER / "model_configs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One line of the catalogue."""
+
+    name: str
+    huggingface: str
+    aliases: tuple[str, ...]
+    published_parameters: int | None
+    """Total that others publish, of the language model alone."""
+    published_source: str
+
+    @property
+    def config_file(self) -> Path:
+        """The config.json that the catalogue ships."""
+        return _CONFIGS / f"{self.name}.json"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that the model answers to."""
+        return (self.name, *self.aliases, self.huggingface)
+
+
+def list_models() -> list[ModelEntry]:
+    """All models of the catalogue, in its order (families together, small before large)."""
+    return list(_index())
+
+
+def load_model(name_or_path: str) -> ModelSpec:
+    """Find a model by catalogue name, alias or Hugging Face id, or read a config.json or its folder.
+
+    A catalogue name wins over a file of that name: write ``./NAME`` to mean the file. Raises
+    :class:`ConfigError` for a name that is neither, with the nearest one.
+    """
+    entry = _by_name().get(name_or_path.casefold())
+    if entry is not None:
+        return _load_entry(entry)
+    path = Path(name_or_path)
+    if path.exists() or path.suffix == ".json" or name_or_path.startswith((".", "/", "~")):
+        return read_model_config(path.expanduser())
+    raise ConfigError(
+        unknown_name(
+            "model",
+            name_or_path,
+            suggestions(entry.names for entry in _index()),
+            remedy="(`models` lists the catalogue; a config.json or its folder works too)",
+        )
+    )
+
+
+def suggestions(names: Iterable[Iterable[str]]) -> list[str]:
+    """Names to offer for a mistyped one: all that entries answer to."""
+    return [name for group in names for name in group]
+
+
+@functools.cache
+def _load_entry(entry: ModelEntry) -> ModelSpec:
+    spec = read_model_config(entry.config_file, name=entry.name)
+    # The file's place on this machine says nothing to a reader of results.
+    return _with_source(spec, entry.name)
+
+
+def _with_source(spec: ModelSpec, source: str) -> ModelSpec:
+    from dataclasses import replace
+
+    return replace(spec, source=source)
+
+
+@functools.cache
+def _index() -> tuple[ModelEntry, ...]:
+    data = read_mapping(_FOLDER / "models.yaml", "model index")
+    entries = []
+    for name, fields in data.items():
+        keys = ConfigKeys(fields, f"model index: {name}")
+        entries.append(
+            ModelEntry(
+                name=name,
+                huggingface=keys.text("huggingface"),
+                aliases=tuple(keys.sequence("aliases") or ()),
+                published_parameters=keys.optional_integer("published_parameters"),
+                published_source=keys.text("published_source"),
+            )
+        )
+    return tuple(entries)
+
+
+@functools.cache
+def _by_name() -> dict[str, ModelEntry]:
+    return {name.casefold(): entry for entry in _index() for name in entry.names}

@@ -1,0 +1,208 @@
+"""Reads how a checkpoint's weights are quantised, from its config.json or ModelOpt's own file."""
+
+from __future__ import annotations
+
+import re
+
+from llm_inference_simulator.catalog.config_keys import ConfigKeys
+from llm_inference_simulator.catalog.model_spec import (
+    QUANTIZED_COMPONENTS,
+    QuantizationSpec,
+    QuantizedFormat,
+)
+from llm_inference_simulator.errors import unknown_name
+
+METHODS = ("fp8", "gptq", "awq", "compressed-tensors", "mxfp4", "modelopt", "modelopt_fp4")
+
+# Modules that are never quantised, or are no part of the language model.
+_NEVER = re.compile(
+    r"lm_head|embed|norm|router|shared_expert_gate|\bgate$|gate\$|e_score|vision|visual|audio"
+    r"|multi_modal|multimodal|projector|mtp|eh_proj|conv1d|indexer|^gate$"
+)
+_LAYER = re.compile(r"layers?\\?\.(\d+)(?!\d)")
+
+
+def read_quantization(
+    keys: ConfigKeys, num_layers: int, moe_layers: tuple[bool, ...]
+) -> QuantizationSpec:
+    """Read a ``quantization_config`` section (or ModelOpt's ``quantization``)."""
+    method = keys.text("quant_method")
+    if method not in METHODS:
+        raise keys.fail(
+            unknown_name(
+                "quant_method", method, METHODS, remedy=f"(understood: {', '.join(METHODS)})"
+            )
+        )
+    ignored = _ignored_modules(keys)
+    components = _quantized_components(keys, ignored, num_layers, moe_layers)
+    if method == "fp8":
+        return _spec(keys, "fp8", components, overhead_bits=_block_scale_bits(keys))
+    if method in ("gptq", "awq"):
+        return _grouped_integers(keys, method, components)
+    if method == "mxfp4":
+        return _spec(keys, "mxfp4", components)
+    if method.startswith("modelopt"):
+        return _model_opt(keys, components)
+    return _compressed_tensors(keys, components)
+
+
+def _spec(
+    keys: ConfigKeys,
+    format_: QuantizedFormat,
+    components: tuple[str, ...],
+    *,
+    weight_only: bool = False,
+    group_size: int | None = None,
+    overhead_bits: float = 0.0,
+) -> QuantizationSpec:
+    bits = 8 if format_ in ("fp8", "int8") else 4
+    # OCP microscaling: an 8-bit scale for 32 values; NVFP4: an FP8 scale for 16 values.
+    if format_ == "mxfp4":
+        group_size, overhead_bits = 32, 8 / 32
+    elif format_ == "nvfp4":
+        group_size, overhead_bits = 16, 8 / 16
+    return QuantizationSpec(
+        method=keys.text("quant_method"),
+        format=format_,
+        bits=bits,
+        weight_only=weight_only,
+        group_size=group_size,
+        overhead_bits=overhead_bits,
+        components=components,
+    )
+
+
+def _block_scale_bits(keys: ConfigKeys) -> float:
+    """One float32 scale per block of weights; per-tensor scales weigh nothing."""
+    block = keys.sequence("weight_block_size")
+    if block is None:
+        return 0.0
+    if len(block) != 2 or not all(type(side) is int and side > 0 for side in block):
+        raise keys.fail(f"weight_block_size={block!r} must be two positive whole numbers")
+    return 32 / (block[0] * block[1])
+
+
+def _integer_format(keys: ConfigKeys, bits: int) -> QuantizedFormat:
+    if bits == 4:
+        return "int4"
+    if bits == 8:
+        return "int8"
+    raise keys.fail(f"{bits}-bit weights are not understood: only 4 and 8 bits are")
+
+
+def _grouped_integers(
+    keys: ConfigKeys, method: str, components: tuple[str, ...]
+) -> QuantizationSpec:
+    """GPTQ and AWQ: a 16-bit scale and a zero point for each group of weights."""
+    bits = keys.integer("bits", "w_bit")
+    group = keys.integer("group_size", "q_group_size", default=128, minimum=-1)
+    if group == 0:
+        raise keys.fail("group_size=0 must be positive, or -1 for a scale per channel")
+    symmetric = keys.boolean("sym", default=True) if method == "gptq" else False
+    zero_bits = 0 if symmetric else bits
+    return _spec(
+        keys,
+        _integer_format(keys, bits),
+        components,
+        weight_only=True,
+        group_size=group if group > 0 else None,
+        overhead_bits=(16 + zero_bits) / group if group > 0 else 0.0,
+    )
+
+
+def _model_opt(keys: ConfigKeys, components: tuple[str, ...]) -> QuantizationSpec:
+    algorithm = keys.text("quant_algo")
+    if algorithm == "FP8":
+        return _spec(keys, "fp8", components)
+    if algorithm == "NVFP4":
+        return _spec(keys, "nvfp4", components)
+    raise keys.fail(
+        unknown_name("quant_algo", algorithm, ("FP8", "NVFP4"), remedy="(understood: FP8, NVFP4)")
+    )
+
+
+def _compressed_tensors(keys: ConfigKeys, components: tuple[str, ...]) -> QuantizationSpec:
+    groups = keys.section("config_groups")
+    if groups is None or len(groups.data) != 1:
+        raise keys.fail("config_groups must hold exactly one group: mixed formats are not priced")
+    group = groups.section(next(iter(groups.data)))
+    weights = group.section("weights") if group is not None else None
+    if group is None or weights is None:
+        raise keys.fail("config_groups: the group must say how 'weights' are quantised")
+    weight_only = group.section("input_activations") is None
+    bits, kind = weights.integer("num_bits"), weights.text("type")
+    size = weights.optional_integer("group_size")
+    if kind == "float" and bits == 8:
+        return _spec(keys, "fp8", components, weight_only=weight_only)
+    if kind == "float" and bits == 4 and size in (16, 32):
+        return _spec(
+            keys, "nvfp4" if size == 16 else "mxfp4", components, weight_only=weight_only
+        )
+    if kind == "int":
+        zero_bits = 0 if weights.boolean("symmetric", default=True) else bits
+        return _spec(
+            keys,
+            _integer_format(keys, bits),
+            components,
+            weight_only=weight_only,
+            group_size=size,
+            overhead_bits=(16 + zero_bits) / size if size else 0.0,
+        )
+    raise weights.fail(f"{bits}-bit {kind} weights with group_size={size} are not understood")
+
+
+def _ignored_modules(keys: ConfigKeys) -> list[str]:
+    for name in ("ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules"):
+        listed = keys.sequence(name)
+        if listed is not None:
+            if not all(isinstance(module, str) for module in listed):
+                raise keys.fail(f"{name} must be a list of module names")
+            return [str(module) for module in listed]
+    return []
+
+
+def _quantized_components(
+    keys: ConfigKeys, ignored: list[str], num_layers: int, moe_layers: tuple[bool, ...]
+) -> tuple[str, ...]:
+    """Components left after the ignored modules; a component must be ignored whole or not at all."""
+    skipped: dict[str, set[int]] = {name: set() for name in QUANTIZED_COMPONENTS}
+    everywhere = set(range(num_layers))
+    for module in ignored:
+        if _NEVER.search(module):
+            continue
+        names = _components_of(module)
+        if not names:
+            raise keys.fail(f"module {module!r}, left unquantised, is not understood")
+        numbered = _LAYER.search(module)
+        for name in names:
+            skipped[name] |= {int(numbered[1])} if numbered else everywhere
+    routed = {layer for layer, moe in enumerate(moe_layers) if moe}
+    owned = {
+        "attention": everywhere,
+        "mlp": everywhere - routed or everywhere,
+        "experts": routed or everywhere,
+        "shared_experts": routed or everywhere,
+    }
+    kept = []
+    for name in QUANTIZED_COMPONENTS:
+        missing = owned[name] - skipped[name]
+        if missing == owned[name]:
+            kept.append(name)
+        elif missing:
+            raise keys.fail(
+                f"{name} is left unquantised in some layers only ({len(owned[name] - missing)} of "
+                f"{len(owned[name])}), which is not priced"
+            )
+    return tuple(kept)
+
+
+def _components_of(module: str) -> tuple[str, ...]:
+    if re.search(r"self_attn|attention|[qkvo]_proj|qkv", module):
+        return ("attention",)
+    if "shared_expert" in module:
+        return ("shared_experts",)
+    if "expert" in module:
+        return ("experts",)
+    if re.search(r"mlp|feed_forward|(gate|up|down)_proj", module):
+        return ("mlp",)
+    return ()
