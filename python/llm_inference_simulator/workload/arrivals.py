@@ -1,7 +1,7 @@
 """When requests arrive, where no trace says so.
 
 The process is that of ``vllm bench serve`` (``get_request`` in vllm/benchmarks/serve.py): gaps are
-independent, Gamma(shape = burstiness, scale = 1 / (rate × burstiness)), so burstiness 1 is Poisson
+independent, Gamma(shape = burstiness, scale = 1 / (rate * burstiness)), so burstiness 1 is Poisson
 and infinity is constant gaps; the first request arrives after one gap, not at time 0.
 """
 
@@ -30,8 +30,8 @@ def arrival_times(
 
     - ``num_prompts`` alone: vLLM rescales the gaps so that the last request arrives at exactly
       num_prompts / rate, which takes the noise of the seed out of the offered load; so do we.
-    - ``duration_s`` alone: the process is not rescaled, and all arrivals before the end count; their
-      number is random unless the gaps are constant.
+    - ``duration_s`` alone: the process is not rescaled, and all arrivals before the end count;
+      their number is random unless the gaps are constant.
     - both: as with ``duration_s`` alone, but at most the first ``num_prompts``.
 
     Raises :class:`WorkloadError` where the result could not be held.
@@ -105,9 +105,7 @@ def _drawn_until(
     return to_ns(times[times < duration_s])
 
 
-def _gaps(
-    rng: np.random.Generator, rate: float, burstiness: float, n: int
-) -> NDArray[np.float64]:
+def _gaps(rng: np.random.Generator, rate: float, burstiness: float, n: int) -> NDArray[np.float64]:
     scale = 1.0 / (rate * burstiness)
     if not math.isfinite(scale):
         raise _too_bursty(burstiness)
@@ -123,9 +121,7 @@ def _checked_count(num_prompts: int | None) -> int:
     if num_prompts is None or num_prompts < 1:
         raise WorkloadError("the number of requests is open: give num_prompts (at least 1)")
     if num_prompts > MAX_REQUESTS:
-        raise WorkloadError(
-            f"num_prompts={num_prompts} exceeds {MAX_REQUESTS:,}: lower it"
-        )
+        raise WorkloadError(f"num_prompts={num_prompts} exceeds {MAX_REQUESTS:,}: lower it")
     return num_prompts
 
 

@@ -71,7 +71,7 @@ class Workload:
         for name, column in (("prompt_tokens", prompts), ("output_tokens", outputs)):
             if len(column) != n:
                 raise WorkloadError(
-                    f"{name} has {len(column)} rows but arrival_ns has {n}: give one value a request"
+                    f"{name} has {len(column)} rows, arrival_ns has {n}: give one value a request"
                 )
         if n == 0:
             raise WorkloadError("the workload has no requests: give at least one")

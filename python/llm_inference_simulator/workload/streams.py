@@ -17,10 +17,10 @@ class Stream(IntEnum):
     TRACE_SAMPLING = 4
 
 
-def stream(seed: int, name: Stream) -> np.random.Generator:
-    """Return the generator of one stream of a seed.
+def stream(seed: int, name: Stream, *index: int) -> np.random.Generator:
+    """Return the generator of one stream of a seed, or of a numbered part of it.
 
-    Equal to child ``name`` of ``numpy.random.SeedSequence(seed)``: independent of the others, and
-    the same whether or not they are used.
+    Equal to child ``name`` of ``numpy.random.SeedSequence(seed)`` (and its child ``index``):
+    independent of the others, and the same whether or not they are used.
     """
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(name),)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(name), *index)))

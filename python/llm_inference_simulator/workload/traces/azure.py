@@ -1,8 +1,8 @@
 """Azure LLM inference traces: ``TIMESTAMP,ContextTokens,GeneratedTokens``.
 
 The 2023 files write ``2023-11-16 18:15:46.6805900``, the week of 2024 ``2024-05-10
-00:00:00.009930+00:00`` (UTC) and no fraction where it is zero. The multimodal files' ``NumImages`` is
-not simulated: such requests are read as their text alone.
+00:00:00.009930+00:00`` (UTC) and no fraction where it is zero. The multimodal files' ``NumImages``
+is not simulated: such requests are read as their text alone.
 """
 
 from __future__ import annotations

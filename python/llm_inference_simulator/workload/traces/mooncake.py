@@ -65,7 +65,11 @@ def _timestamp(source: TraceSource, entry: dict[str, Any], row: int) -> int:
     if isinstance(value, bool | str) or value is None:
         raise source.error(f"timestamp={json_values.show(value)} is not a number", row=row)
     return time_ns(
-        str(value), NS_PER_MILLISECOND, "timestamp", row, lambda _, text: source.error(text, row=row)
+        str(value),
+        NS_PER_MILLISECOND,
+        "timestamp",
+        row,
+        lambda _, text: source.error(text, row=row),
     )
 
 

@@ -37,7 +37,9 @@ def token_column(texts: Sequence[str], name: str, error: RowError) -> Int64Array
 def _token_count(text: str, name: str, row: int, error: RowError) -> int:
     stripped = text.strip()
     if not _WHOLE.fullmatch(stripped):
-        raise error(row, f"{name}={text!r} {_complaint(stripped)}: it must be a whole number of tokens")
+        raise error(
+            row, f"{name}={text!r} {_complaint(stripped)}: it must be a whole number of tokens"
+        )
     value = int(stripped.partition(".")[0])
     if value > MAX_TOKENS:
         raise error(row, f"{name}={text!r} is too large: at most {MAX_TOKENS} tokens")

@@ -20,7 +20,9 @@ class TraceSource:
     path: Path
     text: str
 
-    def error(self, problem: str, *, row: int | None = None, line: int | None = None) -> WorkloadError:
+    def error(
+        self, problem: str, *, row: int | None = None, line: int | None = None
+    ) -> WorkloadError:
         """Word a problem. ``row`` counts requests from 1, ``line`` lines of the file from 1."""
         return WorkloadError(f"trace {self.path}{_place(row, line)}: {problem}")
 

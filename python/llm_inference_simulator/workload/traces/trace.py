@@ -15,11 +15,12 @@ class Trace:
     """Requests of a trace, in order of arrival; the columns are int64 and equally long."""
 
     arrival_ns: Int64Array | None
-    """Sorted, counted from the first request; None: the trace has no times."""
+    """Sorted, counted from the start of the trace, which is the first request where requests were
+    recorded one by one; None: the trace has no times."""
     prompt_tokens: Int64Array
     output_tokens: Int64Array
     span_ns: int
-    """From the first arrival to the last; 0 without times."""
+    """Length of the trace: from the first arrival to the last for recorded requests, 0 without times."""
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:

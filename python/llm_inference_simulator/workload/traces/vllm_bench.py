@@ -46,7 +46,9 @@ def read(source: TraceSource) -> Trace:
         # A request that failed before it was sent has the reading 0, far from all others.
         unsent = failed & (times == 0) & (times.max(initial=0) > 0)
         if unsent.any():
-            warnings.append(f"{np.count_nonzero(unsent):,} of them were never sent and are left out")
+            warnings.append(
+                f"{np.count_nonzero(unsent):,} of them were never sent and are left out"
+            )
             times, prompts, outputs = times[~unsent], prompts[~unsent], outputs[~unsent]
     return recorded_trace(source, times, prompts, outputs, warnings)
 
@@ -54,9 +56,7 @@ def read(source: TraceSource) -> Trace:
 def _last_run(source: TraceSource) -> tuple[Any, list[str]]:
     """Parse the file as one JSON value, or as one object a line, of which the last counts."""
     lines = [
-        (row, line)
-        for row, line in enumerate(source.text.split("\n"), start=1)
-        if line.strip()
+        (row, line) for row, line in enumerate(source.text.split("\n"), start=1) if line.strip()
     ]
     if len(lines) == 1 or not lines[0][1].rstrip().endswith("}"):
         return json_values.parse(source, source.text), []
@@ -83,9 +83,14 @@ def _times(source: TraceSource, values: Any) -> Int64Array:
     for row, value in enumerate(values, start=1):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= largest:
-            why = json_values.complaint(value, largest).partition(":")[0] if number else "is not a number"
+            why = (
+                json_values.complaint(value, largest).partition(":")[0]
+                if number
+                else "is not a number"
+            )
             raise source.error(
-                f"start_times={json_values.show(value)} {why}: it must be a time in seconds", row=row
+                f"start_times={json_values.show(value)} {why}: it must be a time in seconds",
+                row=row,
             )
     # A double holds a reading of 10 days to a tenth of a nanosecond.
     return np.rint(np.array(values, dtype=np.float64) * NS_PER_SECOND).astype(np.int64)
