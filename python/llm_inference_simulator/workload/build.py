@@ -1,0 +1,310 @@
+"""From the workload section of a configuration to request columns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from llm_inference_simulator.config import WorkloadConfig
+from llm_inference_simulator.errors import WorkloadError
+from llm_inference_simulator.workload.arrivals import arrival_times
+from llm_inference_simulator.workload.columns import (
+    MAX_TIME_NS,
+    MAX_TOKENS,
+    Int64Array,
+    Workload,
+    describe_span,
+)
+from llm_inference_simulator.workload.lengths import (
+    INPUT_SIGMA,
+    OUTPUT_SIGMA,
+    empirical_lengths,
+    log_normal_lengths,
+    uniform_lengths,
+)
+from llm_inference_simulator.workload.streams import Stream, stream
+from llm_inference_simulator.workload.traces import Trace, TraceLimits, load_trace, resolve
+
+DEFAULT_NUM_PROMPTS = 1000
+"""As in ``vllm bench serve``; holds where neither a duration nor a trace limits the workload."""
+
+
+def build_workload(config: WorkloadConfig, seed: int) -> Workload:
+    """Make the requests that ``config`` asks for; equal arguments give equal requests.
+
+    - no trace: arrivals from ``request_rate`` (all at time 0 without one), lengths fixed, ranged,
+      log-normal or, with ``lengths_from``, pairs of a trace drawn with replacement;
+    - ``trace``: its times and lengths; with ``request_rate`` its lengths, in order, at generated
+      times; a trace without times arrives at once.
+
+    Raises :class:`WorkloadError`; what was dropped, cut or estimated is in the ``warnings``.
+    """
+    rows = _generated(config, seed) if config.trace is None else _from_trace(config, seed)
+    if len(rows.arrival_ns) == 0:
+        raise WorkloadError(
+            f"duration={config.duration} s ends before the first request arrives: lengthen it or "
+            "raise request_rate"
+        )
+    warnings = rows.warnings
+    if config.burstiness != 1.0 and not rows.random_arrivals:
+        warnings = (
+            *warnings,
+            f"burstiness={config.burstiness} has no effect: arrivals are not drawn from a finite "
+            "request_rate",
+        )
+    return Workload(
+        arrival_ns=rows.arrival_ns,
+        prompt_tokens=_with_prefix(rows.prompt_tokens, config.random_prefix_len),
+        output_tokens=rows.output_tokens,
+        max_concurrency=config.max_concurrency,
+        duration_ns=rows.duration_ns,
+        description=f"{rows.source}: {describe_span(len(rows.arrival_ns), rows.duration_ns)}",
+        warnings=warnings,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    arrival_ns: Int64Array
+    prompt_tokens: Int64Array
+    output_tokens: Int64Array
+    duration_ns: int
+    source: str
+    random_arrivals: bool
+    warnings: tuple[str, ...] = ()
+
+
+def _generated(config: WorkloadConfig, seed: int) -> _Rows:
+    arrivals, duration_ns = _arrivals(config, seed, config.num_prompts)
+    n = len(arrivals)
+    warnings: tuple[str, ...] = ()
+    if config.lengths_from is not None:
+        pool = _load(config.lengths_from, "auto", TraceLimits(seed=seed))
+        warnings = pool.warnings
+        pairs = stream(seed, Stream.LENGTH_PAIRS)
+        prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
+        source = f"lengths drawn from {config.lengths_from}"
+    else:
+        prompts, outputs = _prompt_lengths(config, seed, n), _output_lengths(config, seed, n)
+        source = f"{_length_words(config, 'input')} in, {_length_words(config, 'output')} out"
+    return _Rows(
+        arrival_ns=arrivals,
+        prompt_tokens=prompts,
+        output_tokens=outputs,
+        duration_ns=duration_ns,
+        source=source,
+        random_arrivals=_has_finite_rate(config),
+        warnings=warnings,
+    )
+
+
+def _has_finite_rate(config: WorkloadConfig) -> bool:
+    return config.request_rate is not None and math.isfinite(config.request_rate)
+
+
+def _arrivals(config: WorkloadConfig, seed: int, n: int | None) -> tuple[Int64Array, int]:
+    if n is None and config.duration is None:
+        n = DEFAULT_NUM_PROMPTS
+    return arrival_times(
+        stream(seed, Stream.ARRIVALS),
+        rate=config.request_rate,
+        burstiness=config.burstiness,
+        num_prompts=n,
+        duration_s=config.duration if _has_finite_rate(config) else None,
+    )
+
+
+def _prompt_lengths(config: WorkloadConfig, seed: int, n: int) -> Int64Array:
+    rng = stream(seed, Stream.INPUT_LENGTHS)
+    if config.avg_input_length is not None:
+        return log_normal_lengths(
+            rng,
+            n,
+            config.avg_input_length,
+            config.max_input_length,
+            INPUT_SIGMA,
+            field="avg_input_length",
+        )
+    mean, ratio = config.random_input_len, config.random_range_ratio
+    if math.floor(mean * (1 - ratio)) + config.random_prefix_len < 1:
+        raise WorkloadError(
+            f"random_input_len={mean} with random_range_ratio={ratio} allows empty prompts: raise "
+            "the first, lower the second or add random_prefix_len"
+        )
+    return uniform_lengths(rng, n, mean, ratio, least=0, field="random_input_len")
+
+
+def _output_lengths(config: WorkloadConfig, seed: int, n: int) -> Int64Array:
+    rng = stream(seed, Stream.OUTPUT_LENGTHS)
+    if config.avg_output_length is not None:
+        return log_normal_lengths(
+            rng,
+            n,
+            config.avg_output_length,
+            config.max_output_length,
+            OUTPUT_SIGMA,
+            field="avg_output_length",
+        )
+    mean, ratio = config.random_output_len, config.random_range_ratio
+    return uniform_lengths(rng, n, mean, ratio, least=1, field="random_output_len")
+
+
+def _length_words(config: WorkloadConfig, kind: str) -> str:
+    average = getattr(config, f"avg_{kind}_length")
+    if average is not None:
+        longest = getattr(config, f"max_{kind}_length")
+        return f"log-normal {average:g}" + ("" if longest is None else f" (at most {longest})")
+    length = getattr(config, f"random_{kind}_len")
+    prefix = config.random_prefix_len if kind == "input" else 0
+    ratio = config.random_range_ratio
+    return (f"{prefix}+" if prefix else "") + f"{length}" + (f"±{ratio:.0%}" if ratio else "")
+
+
+def _from_trace(config: WorkloadConfig, seed: int) -> _Rows:
+    assert config.trace is not None
+    own_times = config.request_rate is None
+    if not own_times and config.trace_speedup != 1.0:
+        raise WorkloadError(
+            f"trace_speedup={config.trace_speedup} has no effect with request_rate="
+            f"{config.request_rate}, which replaces the trace's times: leave one out"
+        )
+    limit_ns = _sped_limit_ns(config) if own_times else None
+    limits = TraceLimits(seed=seed, limit_ns=limit_ns, limit_rows=config.num_prompts)
+    trace = _load(config.trace, config.trace_format, limits)
+    rows = _replayed(config, trace) if own_times else _retimed(config, seed, trace)
+    return _clipped(config, rows)
+
+
+def _load(name: str, trace_format: str, limits: TraceLimits) -> Trace:
+    return load_trace(resolve(name), trace_format, limits)
+
+
+def _sped_limit_ns(config: WorkloadConfig) -> int | None:
+    """Return the configured duration in the trace's own time."""
+    if config.duration is None:
+        return None
+    return math.ceil(min(config.duration * config.trace_speedup * 1e9, float(MAX_TIME_NS)))
+
+
+def _replayed(config: WorkloadConfig, trace: Trace) -> _Rows:
+    """Take the trace's own times: sped up, then cut to the duration, then to the count."""
+    if trace.arrival_ns is None:
+        return _at_once(config, trace)
+    arrivals = _sped_up(trace.arrival_ns, config.trace_speedup)
+    duration_ns = int(_sped_up(np.array([trace.span_ns]), config.trace_speedup)[0])
+    warnings = list(trace.warnings)
+    n = len(arrivals)
+    if config.duration is not None:
+        # Compared as whole numbers: a duration beyond the clock cuts nothing.
+        asked_ns = round(config.duration * 1e9)
+        if asked_ns < duration_ns:
+            n = int(np.searchsorted(arrivals, asked_ns, side="left"))
+            duration_ns = asked_ns
+        elif asked_ns > duration_ns:
+            warnings.append(
+                f"duration={config.duration:g} s is longer than the trace, which lasts "
+                f"{duration_ns / 1e9:.6g} s"
+            )
+    n, warning = _limit(config, n)
+    if config.num_prompts is not None and not warning:
+        duration_ns = int(arrivals[n - 1])
+    return _Rows(
+        arrival_ns=arrivals[:n],
+        prompt_tokens=trace.prompt_tokens[:n],
+        output_tokens=trace.output_tokens[:n],
+        duration_ns=duration_ns,
+        source=str(config.trace),
+        random_arrivals=False,
+        warnings=(*warnings, *warning),
+    )
+
+
+def _at_once(config: WorkloadConfig, trace: Trace) -> _Rows:
+    if config.duration is not None or config.trace_speedup != 1.0:
+        raise WorkloadError(
+            f"trace {config.trace} has no arrival times, so duration and trace_speedup mean nothing: "
+            "give request_rate, or leave them out"
+        )
+    n, warning = _limit(config, len(trace))
+    note = f"the trace has no arrival times: all {n:,} requests arrive at time 0; give request_rate"
+    return _Rows(
+        arrival_ns=np.zeros(n, dtype=np.int64),
+        prompt_tokens=trace.prompt_tokens[:n],
+        output_tokens=trace.output_tokens[:n],
+        duration_ns=0,
+        source=str(config.trace),
+        random_arrivals=False,
+        warnings=(*trace.warnings, *warning, note),
+    )
+
+
+def _retimed(config: WorkloadConfig, seed: int, trace: Trace) -> _Rows:
+    """Take the trace's lengths in their order, at generated times."""
+    n, warning = _limit(config, len(trace))
+    warnings = [*trace.warnings, *warning]
+    arrivals, duration_ns = _arrivals(config, seed, n)
+    if config.duration is not None and len(arrivals) == n == len(trace):
+        warnings.append(
+            f"the trace's {n:,} requests are used up before duration={config.duration:g} s"
+        )
+    n = len(arrivals)
+    return _Rows(
+        arrival_ns=arrivals,
+        prompt_tokens=trace.prompt_tokens[:n],
+        output_tokens=trace.output_tokens[:n],
+        duration_ns=duration_ns,
+        source=f"{config.trace} at {config.request_rate:g} requests/s",
+        random_arrivals=_has_finite_rate(config),
+        warnings=tuple(warnings),
+    )
+
+
+def _limit(config: WorkloadConfig, available: int) -> tuple[int, tuple[str, ...]]:
+    """Return how many requests to take, and a warning where there are fewer than asked for."""
+    wanted = config.num_prompts
+    if wanted is None or wanted == available:
+        return available, ()
+    if wanted < available:
+        return wanted, ()
+    return available, (
+        f"num_prompts={wanted:,} is more than the {available:,} requests there are: all are used",
+    )
+
+
+def _sped_up(times_ns: Int64Array, speedup: float) -> Int64Array:
+    if speedup == 1.0:
+        return times_ns
+    scaled = times_ns / speedup
+    if scaled[-1] > MAX_TIME_NS:
+        raise WorkloadError(
+            f"trace_speedup={speedup} stretches the trace to {scaled[-1] / 1e9:.3g} s, more than the "
+            "clock holds: raise it"
+        )
+    return np.rint(scaled).astype(np.int64)
+
+
+def _clipped(config: WorkloadConfig, rows: _Rows) -> _Rows:
+    """Cut a trace's lengths to the configured longest, and say how many were cut."""
+    from dataclasses import replace
+
+    for kind, column in (("input", "prompt_tokens"), ("output", "output_tokens")):
+        longest: int | None = getattr(config, f"max_{kind}_length")
+        values: Int64Array = getattr(rows, column)
+        if longest is None or not len(values):
+            continue
+        cut = int(np.count_nonzero(values > longest))
+        if cut:
+            warning = f"{cut:,} {column} were cut to max_{kind}_length={longest}"
+            shortened = np.minimum(values, min(longest, MAX_TOKENS))
+            rows = replace(rows, **{column: shortened, "warnings": (*rows.warnings, warning)})
+    return rows
+
+
+def _with_prefix(prompts: Int64Array, prefix: int) -> Int64Array:
+    if prefix == 0:
+        return prompts
+    if int(prompts.max()) + prefix > MAX_TOKENS:
+        raise WorkloadError(f"random_prefix_len={prefix} makes prompts beyond {MAX_TOKENS} tokens")
+    return prompts + prefix
