@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_inference_simulator.catalog import WEIGHT_FORMATS, ModelSpec, XpuSpec
+from llm_inference_simulator.catalog import WEIGHT_FORMATS, ComputeDtype, ModelSpec, XpuSpec
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
 
@@ -59,7 +59,7 @@ class WeightFormat:
     """How the layers' matrices are stored and multiplied."""
 
     bytes_per_weight: float
-    compute_dtype: Literal["bf16", "fp8", "int8"]
+    compute_dtype: ComputeDtype
     """Format whose matrix rate applies."""
     warnings: tuple[str, ...] = ()
 
@@ -76,26 +76,56 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
             f"quantization={asked!r} contradicts the {own.format} weights of model {model.name!r}: "
             "leave it out"
         )
+    dense = activation_dtype(model, engine)
     spec = own or (WEIGHT_FORMATS[asked] if asked is not None else None)
     if spec is None:
-        return WeightFormat(bytes_per_weight=BYTES_PER_16_BIT, compute_dtype="bf16")
+        return WeightFormat(bytes_per_weight=BYTES_PER_16_BIT, compute_dtype=dense)
     if not {"attention", "mlp"} <= set(spec.components):
         raise ConfigError(
             f"model {model.name!r} quantises {', '.join(spec.components) or 'nothing'} only, which "
             "the roofline of dense models does not price: use a version with one format"
         )
     size = (spec.bits + spec.overhead_bits) / 8
-    dtype: Literal["bf16", "fp8", "int8"] = "bf16"
-    warnings: tuple[str, ...] = ()
-    if not spec.weight_only and spec.format in ("fp8", "int8"):
-        if xpu.supports(spec.format):
-            dtype = "fp8" if spec.format == "fp8" else "int8"
-        else:
-            warnings = (
-                f"{xpu.name} has no {spec.format} matrix units: weights are {spec.format}, the "
-                "arithmetic is 16-bit",
-            )
-    return WeightFormat(bytes_per_weight=size, compute_dtype=dtype, warnings=warnings)
+    if spec.weight_only or (spec.format != "fp8" and spec.format != "int8"):
+        return WeightFormat(bytes_per_weight=size, compute_dtype=dense)
+    if xpu.peak_flops(spec.format) is not None:
+        return WeightFormat(bytes_per_weight=size, compute_dtype=spec.format)
+    warning = (
+        f"{xpu.name} has no {spec.format} matrix units: weights are {spec.format}, the arithmetic "
+        "is 16-bit"
+    )
+    return WeightFormat(bytes_per_weight=size, compute_dtype=dense, warnings=(warning,))
+
+
+def activation_dtype(model: ModelSpec, engine: EngineConfig) -> Literal["bfloat16", "float16"]:
+    """Resolve the 16-bit type that activations have."""
+    return model.dtype if engine.dtype == "auto" else engine.dtype
+
+
+def achievable_flops(xpu: XpuSpec, dtype: ComputeDtype) -> float:
+    """Operations per second that large matrix products reach; the 16-bit rate where no other is."""
+    peak = xpu.peak_flops(dtype)
+    if peak is None:
+        return xpu.bf16_flops * xpu.compute_efficiency
+    return peak * xpu.compute_efficiency_of(dtype)
+
+
+def group_bandwidth(xpu: XpuSpec, tensor_parallel_size: int) -> float:
+    """Peak bytes per second and direction between the accelerators of a tensor-parallel group.
+
+    The scale-up link where it joins the whole group, else PCIe. Raises :class:`ConfigError` where
+    there is neither.
+    """
+    if tensor_parallel_size <= xpu.link_domain_size and xpu.link_bytes_per_s is not None:
+        return xpu.link_bytes_per_s
+    if xpu.pcie_bytes_per_s is not None:
+        return xpu.pcie_bytes_per_s
+    if tensor_parallel_size == 1:
+        return xpu.memory_bytes_per_s  # a group of one sends nothing
+    raise ConfigError(
+        f"tensor_parallel_size={tensor_parallel_size} exceeds the {xpu.link_domain_size} "
+        f"{xpu.name} that a link joins: lower it"
+    )
 
 
 def model_shape(

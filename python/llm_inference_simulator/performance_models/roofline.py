@@ -17,6 +17,8 @@ from llm_inference_simulator.performance_models.core_roofline import (
     RooflineHardware,
     RooflineModelShape,
     WeightFormat,
+    achievable_flops,
+    group_bandwidth,
     model_shape,
     weight_format,
 )
@@ -54,32 +56,33 @@ class RooflinePerformanceModel(BasePerformanceModel):
         self.hardware: RooflineHardware = self._hardware(weights, all_reduce)
         self.warnings = weights.warnings
         self.peak_flops = self.xpu.peak_flops(weights.compute_dtype)
-        self.peak_bandwidth = self.xpu.memory_bandwidth
+        self.peak_bandwidth = self.xpu.memory_bytes_per_s
+        self._efficiency = self.xpu.compute_efficiency_of(weights.compute_dtype)
         self._core = CostModel.roofline(self.shape, self.hardware)
 
     @property
     def description(self) -> str:  # type: ignore[override]
         """One line: what the times come from."""
         return (
-            f"analytic: {self.xpu.compute_efficiency:.0%} of dense peak FLOPS, "
-            f"{self.xpu.memory_efficiency:.0%} of peak bandwidth (not calibrated)"
+            f"analytic, not calibrated: {self._efficiency:.0%} of dense peak FLOPS, "
+            f"{self.xpu.memory_efficiency:.0%} of peak bandwidth"
         )
 
     def _hardware(self, weights: WeightFormat, all_reduce: AllReduce) -> RooflineHardware:
         xpu = self.xpu
         rates = PhaseRates(
-            linear_flops=xpu.peak_flops(weights.compute_dtype) * xpu.compute_efficiency,
-            attention_flops=xpu.peak_flops("bf16") * xpu.compute_efficiency,
-            memory_bandwidth=xpu.memory_bandwidth * xpu.memory_efficiency,
+            linear_flops=achievable_flops(xpu, weights.compute_dtype),
+            attention_flops=achievable_flops(xpu, "bfloat16"),
+            memory_bandwidth=xpu.memory_bytes_per_s * xpu.memory_efficiency,
         )
         return RooflineHardware(
             prefill=rates,
             decode=rates,
-            kernel_latency_s=xpu.kernel_latency_s,
-            step_overhead_s=xpu.step_overhead_s,
+            kernel_latency_s=xpu.kernel_latency_us / 1e6,
+            step_overhead_s=xpu.step_overhead_us / 1e6,
             sequence_overhead_s=0.0,
-            link_bandwidth=xpu.group_bandwidth(self.tensor_parallel_size) * xpu.link_efficiency,
-            link_latency_s=xpu.link_latency_s,
+            link_bandwidth=group_bandwidth(xpu, self.tensor_parallel_size) * xpu.link_efficiency,
+            link_latency_s=xpu.link_latency_us / 1e6,
             all_reduce=all_reduce,
         )
 

@@ -12,6 +12,7 @@ from llm_inference_simulator.performance_models.core_roofline import (
     PhaseRates,
     RooflineHardware,
     WeightFormat,
+    group_bandwidth,
 )
 from llm_inference_simulator.performance_models.roofline import (
     AllReduce,
@@ -104,9 +105,9 @@ class VLLMRooflineModel(RooflinePerformanceModel):
             kernel_latency_s=0.0,
             step_overhead_s=measured.step_overhead_us / 1e6,
             sequence_overhead_s=measured.sequence_overhead_us / 1e6,
-            link_bandwidth=self.xpu.group_bandwidth(self.tensor_parallel_size)
+            link_bandwidth=group_bandwidth(self.xpu, self.tensor_parallel_size)
             * self.xpu.link_efficiency,
-            link_latency_s=self.xpu.link_latency_s,
+            link_latency_s=self.xpu.link_latency_us / 1e6,
             all_reduce=all_reduce,
         )
 

@@ -1,0 +1,1 @@
+"""Measures and records real vLLM, and compares it with the simulator."""
