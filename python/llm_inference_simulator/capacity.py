@@ -1,6 +1,6 @@
 """How many KV blocks an engine has, or why the model does not fit and what would make it fit.
 
-As in vLLM: memory · ``gpu_memory_utilization`` − weights − peak of the profiling run − what lies
+As in vLLM: memory · ``gpu_memory_utilization`` - weights - peak of the profiling run - what lies
 outside PyTorch's pool, divided into blocks. Sliding and chunked layers are counted as full
 attention, so models that have them get somewhat fewer blocks here than from vLLM's hybrid cache.
 """
@@ -176,9 +176,7 @@ def kv_dtype_bytes(engine: EngineConfig) -> int:
     return 1 if engine.kv_cache_dtype == "fp8" else 2
 
 
-def weight_bytes_per_rank(
-    model: ModelSpec, engine: EngineConfig, tensor_parallel_size: int
-) -> int:
+def weight_bytes_per_rank(model: ModelSpec, engine: EngineConfig, tensor_parallel_size: int) -> int:
     """Bytes of weights on each accelerator of a tensor-parallel group."""
     quantization, width = resolve_quantization(model, engine), dtype_bytes(engine)
     total = 0.0
@@ -228,7 +226,7 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
 
 
 def valid_tensor_parallel_sizes(model: ModelSpec) -> list[int]:
-    """Sizes that vLLM accepts: heads and MLP divide evenly, KV heads divide or are copied evenly."""
+    """Sizes that vLLM accepts: heads and MLP divide, KV heads divide or are copied evenly."""
     return [size for size in range(1, model.num_attention_heads + 1) if _divides(model, size)]
 
 
@@ -318,7 +316,7 @@ def _does_not_fit(
         if engine.max_model_len is None
         else f"one sequence of max_model_len={engine.max_model_len}"
     )
-    accelerators = f"{tensor_parallel_size} × {xpu.name}"
+    accelerators = f"{tensor_parallel_size} x {xpu.name}"
     helps = remedies(model, xpu, engine, tensor_parallel_size)
     advice = "; or ".join(helps) if helps else "choose a smaller model"
     return CapacityError(
