@@ -35,7 +35,9 @@ def _scalings(keys: ConfigKeys) -> list[ConfigKeys]:
     section = keys.section("rope_scaling") or keys.section("rope_parameters")
     if section is None:
         return []
-    by_layer = [section.section(name) for name, value in section.data.items() if type(value) is dict]
+    by_layer = [
+        section.section(name) for name, value in section.data.items() if type(value) is dict
+    ]
     nested = [part for part in by_layer if part is not None]
     # Scaled sections first, so that a plain one does not end the search.
     return sorted(nested or [section], key=lambda part: "factor" not in part)

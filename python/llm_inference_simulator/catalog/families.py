@@ -6,7 +6,8 @@ transformers. An architecture that is not listed is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Windows = Literal["all", "qwen", "every_second", "every_sixth", "listed", "chunked"]
@@ -37,6 +38,8 @@ class Family:
     mla: bool = False
     required_kv_heads: bool = False
     """num_key_value_heads has no safe default (Gemma's classes have defaults of their own)."""
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    """Values of keys that published files leave out because the class has them."""
 
 
 _QWEN3 = Family(qkv_bias=None, qk_norm="head", windows="qwen")
@@ -64,7 +67,15 @@ FAMILIES: dict[str, Family] = {
         tied=True, norms_per_layer=4, windows="every_second", required_kv_heads=True
     ),
     "gemma3_text": Family(
-        tied=True, norms_per_layer=4, qk_norm="head", windows="every_sixth", required_kv_heads=True
+        tied=True, norms_per_layer=4, qk_norm="head", windows="every_sixth", required_kv_heads=True,
+        defaults={
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "vocab_size": 262_208,
+            "max_position_embeddings": 131_072,
+            "sliding_window": 4096,
+        },
     ),
     # Seven norms where a dense MLP and experts share a layer, four in a dense layer.
     "gemma4_text": Family(

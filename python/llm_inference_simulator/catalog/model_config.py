@@ -19,7 +19,6 @@ from llm_inference_simulator.catalog.model_spec import (
     HeadSpec,
     MlaSpec,
     ModelSpec,
-    MoeSpec,
 )
 from llm_inference_simulator.catalog.quantization import read_quantization
 from llm_inference_simulator.errors import unknown_name
@@ -56,6 +55,7 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
     outer = ConfigKeys(data, f"model {source}")
     keys = outer.section("text_config") or outer
     model_type, family = _family(keys)
+    keys = ConfigKeys({**family.defaults, **keys.data}, keys.source)
     layers = keys.integer("num_hidden_layers", "n_layer")
     hidden = keys.integer("hidden_size", "n_embd", "d_model")
     heads, key_value_heads, head_dim = _heads(keys, family, hidden)
@@ -206,9 +206,7 @@ def _listed_kinds(keys: ConfigKeys, layers: int) -> tuple[AttentionKind, ...] | 
     return tuple(_KINDS[kind] for kind in listed)
 
 
-def _patterned_kinds(
-    keys: ConfigKeys, family: Family, layers: int
-) -> tuple[AttentionKind, ...]:
+def _patterned_kinds(keys: ConfigKeys, family: Family, layers: int) -> tuple[AttentionKind, ...]:
     rule = family.windows
     if rule == "listed":
         raise keys.fail("key 'layer_types' is missing: add it to the config.json")
@@ -216,27 +214,31 @@ def _patterned_kinds(
         return _chunked_kinds(keys, layers)
     window = keys.optional_integer("sliding_window")
     if window is None or (rule == "qwen" and not keys.boolean("use_sliding_window", default=False)):
-        return ("full",) * layers
+        return _kinds([False] * layers)
     if rule == "qwen":
         first = keys.integer("max_window_layers", minimum=0)
-        return tuple("sliding" if layer >= first else "full" for layer in range(layers))
+        return _kinds([layer >= first for layer in range(layers)])
     if rule in ("every_second", "every_sixth"):
         default = 2 if rule == "every_second" else 6
         period = keys.integer("sliding_window_pattern", "_sliding_window_pattern", default=default)
-        return tuple("sliding" if (layer + 1) % period else "full" for layer in range(layers))
+        return _kinds([(layer + 1) % period != 0 for layer in range(layers)])
     return ("sliding",) * layers
+
+
+def _kinds(windowed: list[bool], kind: AttentionKind = "sliding") -> tuple[AttentionKind, ...]:
+    return tuple(kind if flag else "full" for flag in windowed)
 
 
 def _chunked_kinds(keys: ConfigKeys, layers: int) -> tuple[AttentionKind, ...]:
     if keys.optional_integer("attention_chunk_size") is None:
-        return ("full",) * layers
+        return _kinds([False] * layers)
     rotary = keys.sequence("no_rope_layers")  # 1 where a layer HAS rotary positions
     if not rotary:
         interval = keys.integer("no_rope_layer_interval", default=_LLAMA4_FULL_ATTENTION_INTERVAL)
         rotary = [int((layer + 1) % interval != 0) for layer in range(layers)]
     if len(rotary) != layers or any(flag not in (0, 1) for flag in rotary):
         raise keys.fail(f"no_rope_layers must hold a 0 or 1 for each of {layers} layers")
-    return tuple("chunked" if flag else "full" for flag in rotary)
+    return _kinds([flag == 1 for flag in rotary], "chunked")
 
 
 def _global_heads(
@@ -276,6 +278,11 @@ def _refuse_unlike_layers(keys: ConfigKeys, hidden: int) -> None:
             raise keys.fail(f"{key}={keys.data[key]} is not supported: choose another model")
     if keys.boolean("use_double_wide_mlp", default=False):
         raise keys.fail("use_double_wide_mlp=true is not supported: choose another model")
+    for key in ("use_bias", "do_layer_norm_before"):  # StarCoder2, OPT
+        if not keys.boolean(key, default=True):
+            raise keys.fail(f"{key}=false is not supported: choose another model")
+    if "kv_lora_rank" in keys and keys.boolean("attention_bias", default=False):
+        raise keys.fail("attention_bias=true is not supported with multi-head latent attention")
     if keys.data.get("word_embed_proj_dim", hidden) != hidden:
         raise keys.fail(
             f"word_embed_proj_dim={keys.data['word_embed_proj_dim']} differs from "

@@ -17,7 +17,7 @@ Dtype = Literal["bfloat16", "float16"]
 QuantizedFormat = Literal["fp8", "int8", "int4", "mxfp4", "nvfp4"]
 
 QUANTIZED_COMPONENTS = ("attention", "mlp", "experts", "shared_experts")
-"""Linear layers that every format quantises; embedding, LM head, router and norms stay as they are."""
+"""Linear layers that every format quantises; embedding, LM head, router and norms stay."""
 
 INDEXER_SCALE_BYTES = 4
 """vLLM keeps one float32 scale per 128 FP8 values of the sparse-attention indexer's keys."""
@@ -273,9 +273,7 @@ class ModelSpec:
         )
 
 
-def weight_bytes(
-    weight: Weight, dtype_bytes: int, quantization: QuantizationSpec | None
-) -> float:
+def weight_bytes(weight: Weight, dtype_bytes: int, quantization: QuantizationSpec | None) -> float:
     """Bytes of one weight, quantised or not."""
     if quantization is None:
         return float(weight.elements * dtype_bytes)

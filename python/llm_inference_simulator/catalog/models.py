@@ -45,7 +45,7 @@ def list_models() -> list[ModelEntry]:
 
 
 def load_model(name_or_path: str) -> ModelSpec:
-    """Find a model by catalogue name, alias or Hugging Face id, or read a config.json or its folder.
+    """Find a model by catalogue name, alias or Hugging Face id, or read a config.json or folder.
 
     A catalogue name wins over a file of that name: write ``./NAME`` to mean the file. Raises
     :class:`ConfigError` for a name that is neither, with the nearest one.

@@ -79,7 +79,7 @@ def _block_scale_bits(keys: ConfigKeys) -> float:
         return 0.0
     if len(block) != 2 or not all(type(side) is int and side > 0 for side in block):
         raise keys.fail(f"weight_block_size={block!r} must be two positive whole numbers")
-    return 32 / (block[0] * block[1])
+    return 32.0 / float(block[0] * block[1])
 
 
 def _integer_format(keys: ConfigKeys, bits: int) -> QuantizedFormat:
@@ -135,9 +135,7 @@ def _compressed_tensors(keys: ConfigKeys, components: tuple[str, ...]) -> Quanti
     if kind == "float" and bits == 8:
         return _spec(keys, "fp8", components, weight_only=weight_only)
     if kind == "float" and bits == 4 and size in (16, 32):
-        return _spec(
-            keys, "nvfp4" if size == 16 else "mxfp4", components, weight_only=weight_only
-        )
+        return _spec(keys, "nvfp4" if size == 16 else "mxfp4", components, weight_only=weight_only)
     if kind == "int":
         zero_bits = 0 if weights.boolean("symmetric", default=True) else bits
         return _spec(
@@ -164,7 +162,7 @@ def _ignored_modules(keys: ConfigKeys) -> list[str]:
 def _quantized_components(
     keys: ConfigKeys, ignored: list[str], num_layers: int, moe_layers: tuple[bool, ...]
 ) -> tuple[str, ...]:
-    """Components left after the ignored modules; a component must be ignored whole or not at all."""
+    """Components left after the ignored modules; each must be ignored whole or not at all."""
     skipped: dict[str, set[int]] = {name: set() for name in QUANTIZED_COMPONENTS}
     everywhere = set(range(num_layers))
     for module in ignored:

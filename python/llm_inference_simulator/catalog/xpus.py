@@ -60,7 +60,7 @@ def load_xpu(name_or_path: str) -> XpuSpec:
 
 
 def read_xpu(path: Path) -> XpuSpec:
-    """Read an accelerator's YAML file; every problem is a :class:`ConfigError` that names the key."""
+    """Read an accelerator's YAML file; a problem is a :class:`ConfigError` that names the key."""
     data = read_mapping(path, "accelerator file")
     keys = ConfigKeys(data, f"accelerator file {path.name}")
     _refuse_unknown(keys, _TOP_KEYS)
