@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from llm_inference_simulator.workload.traces import Trace, TraceLimits, load_tra
 
 DEFAULT_NUM_PROMPTS = 1000
 """As in ``vllm bench serve``; holds where neither a duration nor a trace limits the workload."""
+LENGTH_POOL_ROWS = 100_000
+"""Requests sampled from a ServeGen folder where only its lengths are wanted."""
 
 
 def build_workload(config: WorkloadConfig, seed: int) -> Workload:
@@ -81,7 +83,8 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
     n = len(arrivals)
     warnings: tuple[str, ...] = ()
     if config.lengths_from is not None:
-        pool = _load(config.lengths_from, "auto", TraceLimits(seed=seed))
+        limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
+        pool = _load(config.lengths_from, "auto", limits)
         warnings = pool.warnings
         pairs = stream(seed, Stream.LENGTH_PAIRS)
         prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
@@ -197,19 +200,19 @@ def _replayed(config: WorkloadConfig, trace: Trace) -> _Rows:
     warnings = list(trace.warnings)
     n = len(arrivals)
     if config.duration is not None:
-        # Compared as whole numbers: a duration beyond the clock cuts nothing.
         asked_ns = round(config.duration * 1e9)
         if asked_ns < duration_ns:
-            n = int(np.searchsorted(arrivals, asked_ns, side="left"))
-            duration_ns = asked_ns
+            n, duration_ns = int(np.searchsorted(arrivals, asked_ns, side="left")), asked_ns
         elif asked_ns > duration_ns:
             warnings.append(
                 f"duration={config.duration:g} s is longer than the trace, which lasts "
                 f"{duration_ns / 1e9:.6g} s"
             )
-    n, warning = _limit(config, n)
-    if config.num_prompts is not None and not warning:
-        duration_ns = int(arrivals[n - 1])
+    wanted = config.num_prompts
+    if wanted is not None and wanted <= n:
+        n, duration_ns = wanted, int(arrivals[wanted - 1])
+    elif n == len(arrivals):
+        warnings.extend(_too_few(config, n))
     return _Rows(
         arrival_ns=arrivals[:n],
         prompt_tokens=trace.prompt_tokens[:n],
@@ -217,17 +220,17 @@ def _replayed(config: WorkloadConfig, trace: Trace) -> _Rows:
         duration_ns=duration_ns,
         source=str(config.trace),
         random_arrivals=False,
-        warnings=(*warnings, *warning),
+        warnings=tuple(warnings),
     )
 
 
 def _at_once(config: WorkloadConfig, trace: Trace) -> _Rows:
     if config.duration is not None or config.trace_speedup != 1.0:
         raise WorkloadError(
-            f"trace {config.trace} has no arrival times, so duration and trace_speedup mean nothing: "
-            "give request_rate, or leave them out"
+            f"trace {config.trace} has no arrival times, so duration and trace_speedup mean "
+            "nothing: give request_rate, or leave them out"
         )
-    n, warning = _limit(config, len(trace))
+    n = min(config.num_prompts or len(trace), len(trace))
     note = f"the trace has no arrival times: all {n:,} requests arrive at time 0; give request_rate"
     return _Rows(
         arrival_ns=np.zeros(n, dtype=np.int64),
@@ -236,14 +239,19 @@ def _at_once(config: WorkloadConfig, trace: Trace) -> _Rows:
         duration_ns=0,
         source=str(config.trace),
         random_arrivals=False,
-        warnings=(*trace.warnings, *warning, note),
+        warnings=(*trace.warnings, *_too_few(config, len(trace)), note),
     )
 
 
 def _retimed(config: WorkloadConfig, seed: int, trace: Trace) -> _Rows:
     """Take the trace's lengths in their order, at generated times."""
-    n, warning = _limit(config, len(trace))
-    warnings = [*trace.warnings, *warning]
+    if config.duration is not None and not _has_finite_rate(config):
+        raise WorkloadError(
+            f"duration={config.duration} has no effect with request_rate={config.request_rate}: all "
+            "requests arrive at once; leave one out"
+        )
+    n = min(config.num_prompts or len(trace), len(trace))
+    warnings = [*trace.warnings, *_too_few(config, len(trace))]
     arrivals, duration_ns = _arrivals(config, seed, n)
     if config.duration is not None and len(arrivals) == n == len(trace):
         warnings.append(
@@ -261,15 +269,13 @@ def _retimed(config: WorkloadConfig, seed: int, trace: Trace) -> _Rows:
     )
 
 
-def _limit(config: WorkloadConfig, available: int) -> tuple[int, tuple[str, ...]]:
-    """Return how many requests to take, and a warning where there are fewer than asked for."""
+def _too_few(config: WorkloadConfig, available: int) -> tuple[str, ...]:
+    """Warn where the trace has fewer requests than asked for."""
     wanted = config.num_prompts
-    if wanted is None or wanted == available:
-        return available, ()
-    if wanted < available:
-        return wanted, ()
-    return available, (
-        f"num_prompts={wanted:,} is more than the {available:,} requests there are: all are used",
+    if wanted is None or wanted <= available:
+        return ()
+    return (
+        f"num_prompts={wanted:,} is more than the {available:,} requests of the trace: all are used",
     )
 
 
@@ -279,27 +285,32 @@ def _sped_up(times_ns: Int64Array, speedup: float) -> Int64Array:
     scaled = times_ns / speedup
     if scaled[-1] > MAX_TIME_NS:
         raise WorkloadError(
-            f"trace_speedup={speedup} stretches the trace to {scaled[-1] / 1e9:.3g} s, more than the "
-            "clock holds: raise it"
+            f"trace_speedup={speedup} stretches the trace to {scaled[-1] / 1e9:.3g} s, more than "
+            "the clock holds: raise it"
         )
     return np.rint(scaled).astype(np.int64)
 
 
 def _clipped(config: WorkloadConfig, rows: _Rows) -> _Rows:
     """Cut a trace's lengths to the configured longest, and say how many were cut."""
-    from dataclasses import replace
+    prompts, cut_prompts = _clip(rows.prompt_tokens, config.max_input_length, "input")
+    outputs, cut_outputs = _clip(rows.output_tokens, config.max_output_length, "output")
+    return replace(
+        rows,
+        prompt_tokens=prompts,
+        output_tokens=outputs,
+        warnings=(*rows.warnings, *cut_prompts, *cut_outputs),
+    )
 
-    for kind, column in (("input", "prompt_tokens"), ("output", "output_tokens")):
-        longest: int | None = getattr(config, f"max_{kind}_length")
-        values: Int64Array = getattr(rows, column)
-        if longest is None or not len(values):
-            continue
-        cut = int(np.count_nonzero(values > longest))
-        if cut:
-            warning = f"{cut:,} {column} were cut to max_{kind}_length={longest}"
-            shortened = np.minimum(values, min(longest, MAX_TOKENS))
-            rows = replace(rows, **{column: shortened, "warnings": (*rows.warnings, warning)})
-    return rows
+
+def _clip(values: Int64Array, longest: int | None, kind: str) -> tuple[Int64Array, tuple[str, ...]]:
+    if longest is None or longest >= MAX_TOKENS:
+        return values, ()
+    cut = int(np.count_nonzero(values > longest))
+    if cut == 0:
+        return values, ()
+    warning = f"{cut:,} {kind} lengths of the trace were cut to max_{kind}_length={longest}"
+    return np.minimum(values, longest), (warning,)
 
 
 def _with_prefix(prompts: Int64Array, prefix: int) -> Int64Array:

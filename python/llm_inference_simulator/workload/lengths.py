@@ -19,7 +19,7 @@ lengths in the Azure 2023 conversation trace (shipped as azure-conv-2023)."""
 def uniform_lengths(
     rng: np.random.Generator, n: int, mean: int, range_ratio: float, *, least: int, field: str
 ) -> Int64Array:
-    """Draw whole lengths uniformly from [floor(mean * (1 - r)), ceil(mean * (1 + r))], ends included.
+    """Draw whole lengths uniformly from [floor(mean * (1 - r)), ceil(mean * (1 + r))].
 
     The rule of vLLM's random dataset (vllm/benchmarks/datasets/random.py). ``least`` raises the
     lower end, as vLLM does to 1 for outputs. Ratio 0 gives ``mean`` for every request.

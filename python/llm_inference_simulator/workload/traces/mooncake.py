@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_inference_simulator.errors import WorkloadError
 from llm_inference_simulator.workload.traces import json_values
 from llm_inference_simulator.workload.traces.numbers import NS_PER_MILLISECOND, time_ns
 from llm_inference_simulator.workload.traces.source import TraceSource
@@ -64,13 +65,11 @@ def _timestamp(source: TraceSource, entry: dict[str, Any], row: int) -> int:
         raise source.error("key 'timestamp' is missing", row=row)
     if isinstance(value, bool | str) or value is None:
         raise source.error(f"timestamp={json_values.show(value)} is not a number", row=row)
-    return time_ns(
-        str(value),
-        NS_PER_MILLISECOND,
-        "timestamp",
-        row,
-        lambda _, text: source.error(text, row=row),
-    )
+
+    def error(_: int, problem: str) -> WorkloadError:
+        return source.error(problem, row=row)
+
+    return time_ns(str(value), NS_PER_MILLISECOND, "timestamp", row, error)
 
 
 def _check_hash_ids(source: TraceSource, ids: Any, row: int) -> None:

@@ -23,7 +23,7 @@ RowError = Callable[[int, str], WorkloadError]
 
 
 def token_column(texts: Sequence[str], name: str, error: RowError) -> Int64Array:
-    """Read token counts: whole numbers from 0 to MAX_TOKENS ("374", or "374.0" as pandas writes)."""
+    """Read token counts: whole numbers up to MAX_TOKENS ("374", or "374.0" as pandas writes)."""
     joined = "".join(texts)
     if joined.isascii() and joined.isdigit() and all(texts):
         values = list(map(int, texts))

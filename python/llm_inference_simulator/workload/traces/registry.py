@@ -74,7 +74,6 @@ def load_trace(path: Path, trace_format: str = "auto", limits: TraceLimits | Non
                 f"trace {path} is a folder: give a file, or a folder with ServeGen's "
                 "chunk-N-trace.csv and chunk-N-dataset.json"
             )
-        trace_format = SERVEGEN
         return _sample(path, limits)
     source = read_source(path)
     found = detect(source)

@@ -1,13 +1,13 @@
 """ServeGen's client pools: rates and length distributions by time window, from which we sample.
 
-A folder holds, for each client N, ``chunk-N-trace.csv`` (no header: start in seconds, rate in requests
-per second, coefficient of variation, ``Gamma`` or ``Weibull`` or nothing for an idle window, shape,
-scale) and ``chunk-N-dataset.json`` (window start -> ``input_tokens`` and ``output_tokens``, each a
-Python-style dictionary of length -> probability, written as a string).
+A folder holds, for each client N, ``chunk-N-trace.csv`` (no header: start in seconds, rate in
+requests per second, coefficient of variation, ``Gamma`` or ``Weibull`` or nothing for an idle
+window, shape, scale) and ``chunk-N-dataset.json`` (window start -> ``input_tokens`` and
+``output_tokens``, each a Python-style dictionary of length -> probability, written as a string).
 
-For each window of a client we draw n + 1 gaps of its pattern and stretch them to fill the window, as
-ServeGen's generator does; n is rate × length of the window, rounded at random so that its mean is
-exact. Prompt and output lengths are drawn independently.
+For each window of a client we draw n + 1 gaps of its pattern and stretch them to fill the window,
+as ServeGen's generator does; n is the rate times the length of the window, rounded at random so
+that its mean is exact. Prompt and output lengths are drawn independently.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def sample(
 ) -> Trace:
     """Sample a folder of clients, or the one client of a trace file.
 
-    Windows that start after ``limit_ns``, or once ``limit_rows`` requests are drawn, aren't sampled.
-    A client's requests depend on the seed and its place in the order of the files, on nothing else.
+    Windows that start after ``limit_ns``, or once ``limit_rows`` requests are drawn, are left out.
+    A client's requests depend on the seed and its place in the order of the files, nothing else.
     """
     files = _trace_files(path) if path.is_dir() else [path]
     if not files:
@@ -191,8 +191,8 @@ def _dataset_of(file: Path) -> Path:
     match = _TRACE_FILE.fullmatch(file.name)
     if match is None:
         raise WorkloadError(
-            f"trace {file}: a ServeGen trace must be called …-trace.csv, so that its …-dataset.json "
-            "can be found: rename it"
+            f"trace {file}: a ServeGen trace must be called …-trace.csv, so that its "
+            "…-dataset.json can be found: rename it"
         )
     for suffix in ("", ".gz"):
         dataset = file.with_name(f"{match[1]}dataset.json{suffix}")

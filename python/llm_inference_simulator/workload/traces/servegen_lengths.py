@@ -91,6 +91,7 @@ class LengthPool:
         total = float(weights.sum())
         if not (weights >= 0).all() or not math.isclose(total, 1, abs_tol=SUM_TOLERANCE):
             raise self._source.error(
-                f"{where}: its probabilities sum to {total:.6g}: they must be 0 or more and sum to 1"
+                f"{where}: its probabilities sum to {total:.6g}; they must be 0 or more and sum "
+                "to 1"
             )
         return LengthDistribution(lengths, np.cumsum(weights) / total)

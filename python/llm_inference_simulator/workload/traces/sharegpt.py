@@ -1,8 +1,8 @@
 """ShareGPT conversations: lengths only, no times.
 
-As in vLLM's benchmark the first turn is the prompt and the second the answer; conversations with fewer
-turns are dropped, and so are prompts under 4 or over 1,024 tokens, answers under 4, and pairs over
-2,048 together (``is_valid_sequence``). Token counts are the entry's own ``prompt_tokens`` and
+As in vLLM's benchmark the first turn is the prompt and the second the answer; conversations with
+fewer turns are dropped, and so are prompts under 4 or over 1,024 tokens, answers under 4, and pairs
+over 2,048 together (``is_valid_sequence``). Token counts are the entry's own ``prompt_tokens`` and
 ``output_tokens`` where it has them; otherwise they are estimated from the characters.
 """
 

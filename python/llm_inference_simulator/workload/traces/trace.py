@@ -20,7 +20,7 @@ class Trace:
     prompt_tokens: Int64Array
     output_tokens: Int64Array
     span_ns: int
-    """Length of the trace: from the first arrival to the last for recorded requests, 0 without times."""
+    """From the first arrival to the last for recorded requests; 0 without times."""
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ def recorded_trace(
     if falls:
         warnings = [
             *warnings,
-            f"{falls:,} rows are earlier than the row before them: the requests were sorted by time",
+            f"{falls:,} rows are earlier than the row before: the requests were sorted by time",
         ]
         order = np.argsort(times_ns, kind="stable")
         times_ns = times_ns[order]

@@ -1,4 +1,4 @@
-"""Vidur traces: ``num_prefill_tokens,num_decode_tokens``, and ``arrived_at`` in seconds if known."""
+"""Vidur traces: ``num_prefill_tokens,num_decode_tokens`` and, if known, ``arrived_at`` (s)."""
 
 from __future__ import annotations
 
