@@ -121,7 +121,9 @@ def _read_lines(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
-        file = gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
+        file = (
+            gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
+        )
         with file:
             for number, text in enumerate(file, 1):
                 yield _parse_line(path, number, text)

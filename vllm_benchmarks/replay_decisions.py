@@ -115,9 +115,13 @@ def compare(trace: DecisionTrace) -> Comparison:
                 continue
             ours = replayer.schedule() if line.kind == "schedule" else replayer.update()
         except ValueError as error:
-            raise WorkloadError(f"decision trace {trace.path} line {line.number}: {error}") from None
+            raise WorkloadError(
+                f"decision trace {trace.path} line {line.number}: {error}"
+            ) from None
         if not _same(recorded, ours):
-            return Comparison(compared, equal, Difference(line.number, recorded, ours, tuple(before)))
+            return Comparison(
+                compared, equal, Difference(line.number, recorded, ours, tuple(before))
+            )
         equal += 1
         before.append(line)
     return Comparison(compared, equal, None)

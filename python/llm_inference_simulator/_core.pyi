@@ -174,5 +174,7 @@ class Simulation:
     def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Gaps between consecutive tokens of the requests where ``counted``: (gap_ns, how often)."""
 
-    def token_times(self, requests: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def token_times(
+        self, requests: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(times, offsets): token times in ns of the i-th request are times[offsets[i]:offsets[i+1]]."""

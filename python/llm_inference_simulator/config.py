@@ -35,7 +35,11 @@ class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no silent conversion of strings."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, protected_namespaces=(), ser_json_inf_nan="strings"
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        protected_namespaces=(),
+        ser_json_inf_nan="strings",
     )
 
     @classmethod
@@ -226,7 +230,11 @@ class WorkloadConfig(Section):
                 f"trace_speedup={self.trace_speedup} needs a trace: for generated arrivals raise "
                 "request_rate instead"
             )
-        if self.duration is not None and self.trace is None and self.request_rate in (None, math.inf):
+        if (
+            self.duration is not None
+            and self.trace is None
+            and self.request_rate in (None, math.inf)
+        ):
             raise ValueError(
                 f"duration={self.duration} needs a finite request_rate: all requests arrive at once "
                 "without one, so give request_rate or num_prompts"
@@ -239,9 +247,7 @@ class WorkloadConfig(Section):
                     f"max_{kind}_length={longest} needs avg_{kind}_length (log-normal lengths)"
                 )
             if average is not None and longest is not None and average > longest:
-                raise ValueError(
-                    f"avg_{kind}_length={average} exceeds max_{kind}_length={longest}"
-                )
+                raise ValueError(f"avg_{kind}_length={average} exceeds max_{kind}_length={longest}")
         return self
 
     @property
@@ -343,7 +349,9 @@ def _explain(section: type[Section], error: ValidationError) -> str:
         prefix = f"{field}: " if field else ""
         return f"{prefix}{finding['ctx']['error']}"
     if kind == "literal_error":
-        near = nearest_name(str(value), str(finding["ctx"]["expected"]).replace("'", "").split(", "))
+        near = nearest_name(
+            str(value), str(finding["ctx"]["expected"]).replace("'", "").split(", ")
+        )
         hint = f"; did you mean {near!r}?" if near else ""
         return f"{field}={value!r} is not one of {finding['ctx']['expected']}{hint}"
     message = finding["msg"]

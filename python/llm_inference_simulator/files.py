@@ -34,8 +34,10 @@ def read_mapping(
 ) -> dict[str, Any]:
     """Read a YAML or JSON file that holds one mapping; a repeated key is an error."""
     text = read_text(path, what, error)
-    data = _parse_json(text, path, what, error) if path.suffix == ".json" else _parse_yaml(
-        text, path, what, error
+    data = (
+        _parse_json(text, path, what, error)
+        if path.suffix == ".json"
+        else _parse_yaml(text, path, what, error)
     )
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"

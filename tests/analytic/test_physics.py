@@ -34,7 +34,9 @@ def test_llama_2_70b_decode_at_batch_1_is_bound_by_reading_the_weights() -> None
 
 @pytest.mark.parametrize(("name", "tensor_parallel_size"), [("llama-3.1-8b", 1), ("llama2-70b", 8)])
 def test_prefill_of_8k_tokens_is_compute_bound(name: str, tensor_parallel_size: int) -> None:
-    parts = RooflinePerformanceModel(name, "h100-sxm", tensor_parallel_size).breakdown_prefill(1, 8192)
+    parts = RooflinePerformanceModel(name, "h100-sxm", tensor_parallel_size).breakdown_prefill(
+        1, 8192
+    )
     for component in ("qkv_projection", "attention_prefill", "mlp_up", "mlp_down"):
         assert parts[component].bound == "compute", component
     assert largest(parts).bound == "compute"
@@ -43,7 +45,11 @@ def test_prefill_of_8k_tokens_is_compute_bound(name: str, tensor_parallel_size: 
 def test_prefill_operations_are_two_a_parameter_and_token_plus_attention() -> None:
     spec = load_model("llama-3.1-8b")
     parts = RooflinePerformanceModel(spec, "h100-sxm").breakdown_prefill(1, 2048)
-    operations = sum(part.operations for name, part in parts.items() if "projection" in name or "mlp_up" in name or "mlp_down" in name)
+    operations = sum(
+        part.operations
+        for name, part in parts.items()
+        if "projection" in name or "mlp_up" in name or "mlp_down" in name
+    )
     in_layers = 32 * (4096 * (4096 + 2 * 1024) + 4096 * 4096 + 3 * 4096 * 14336)
     assert operations == pytest.approx(2 * in_layers * 2048)
     pairs = 2048 * 2049 / 2
@@ -64,7 +70,9 @@ def test_gqa_reads_as_much_cache_as_its_heads() -> None:
     grouped = load_model("llama2-70b")
     multi_head = dataclasses.replace(grouped, num_key_value_heads=64)
     read = [
-        RooflinePerformanceModel(model, "h100-sxm", 8).breakdown_decode(1, 100_000)["attention_decode"].bytes
+        RooflinePerformanceModel(model, "h100-sxm", 8)
+        .breakdown_decode(1, 100_000)["attention_decode"]
+        .bytes
         for model in (grouped, multi_head)
     ]
     assert read[1] / read[0] == pytest.approx(8, rel=1e-3)
@@ -93,10 +101,14 @@ def test_fp8_weights_halve_the_bytes_and_double_the_rate() -> None:
     from llm_inference_simulator.config import EngineConfig
 
     plain = RooflinePerformanceModel("llama-3.1-8b", "h100-sxm")
-    fp8 = RooflinePerformanceModel("llama-3.1-8b", "h100-sxm", engine=EngineConfig(quantization="fp8"))
+    fp8 = RooflinePerformanceModel(
+        "llama-3.1-8b", "h100-sxm", engine=EngineConfig(quantization="fp8")
+    )
     assert fp8.shape.weight_bytes == plain.shape.weight_bytes / 2
     xpu = load_xpu("h100-sxm")
     assert fp8.hardware.prefill.linear_flops == xpu.fp8_flops * xpu.compute_efficiency_of("fp8")
-    on_a100 = RooflinePerformanceModel("llama-3.1-8b", "a100", engine=EngineConfig(quantization="fp8"))
+    on_a100 = RooflinePerformanceModel(
+        "llama-3.1-8b", "a100", engine=EngineConfig(quantization="fp8")
+    )
     assert on_a100.hardware.prefill.linear_flops == on_a100.hardware.prefill.attention_flops
     assert "no fp8 matrix units" in on_a100.warnings[0]

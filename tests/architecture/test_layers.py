@@ -95,7 +95,9 @@ RUST_LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("path", sorted(RUST.rglob("*.rs")), ids=lambda path: str(path.relative_to(RUST)))
+@pytest.mark.parametrize(
+    "path", sorted(RUST.rglob("*.rs")), ids=lambda path: str(path.relative_to(RUST))
+)
 def test_rust_modules_point_down(path: Path) -> None:
     places = {room: index for index, rooms in enumerate(RUST_LAYERS) for room in rooms}
     room = path.relative_to(RUST).parts[0].removesuffix(".rs")

@@ -122,6 +122,8 @@ def test_totals_are_the_sums_of_the_steps() -> None:
     steps = run.step_columns()
     stats = run.engine_stats()
     assert sum(engine.steps for engine in stats) == len(steps["engine"])
-    assert sum(engine.busy_ns for engine in stats) == int((steps["end_ns"] - steps["start_ns"]).sum())
+    assert sum(engine.busy_ns for engine in stats) == int(
+        (steps["end_ns"] - steps["start_ns"]).sum()
+    )
     for name in ("prefill_tokens", "decode_seqs", "decode_context_tokens", "sampled_seqs"):
         assert sum(getattr(engine.total, name) for engine in stats) == int(steps[name].sum())

@@ -47,9 +47,7 @@ class VLLMRooflineModel(RooflinePerformanceModel):
             self.parameters = calibration
         else:
             self._read(Path(calibration))
-        super().__init__(
-            model, xpu, tensor_parallel_size, engine=engine, all_reduce=all_reduce
-        )
+        super().__init__(model, xpu, tensor_parallel_size, engine=engine, all_reduce=all_reduce)
         self.warnings = (*self.warnings, *self._mismatches())
 
     def _read(self, path: Path) -> None:
