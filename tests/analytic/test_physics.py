@@ -7,10 +7,12 @@ import dataclasses
 import pytest
 
 from llm_inference_simulator.catalog import load_model, load_xpu
-from llm_inference_simulator.performance_models import RooflinePerformanceModel
+from llm_inference_simulator.performance_models import OperationCost, RooflinePerformanceModel
+
+Parts = dict[str, OperationCost]
 
 
-def largest(parts: dict) -> object:
+def largest(parts: Parts) -> OperationCost:
     return max(parts.values(), key=lambda part: part.seconds)
 
 
@@ -106,6 +108,7 @@ def test_fp8_weights_halve_the_bytes_and_double_the_rate() -> None:
     )
     assert fp8.shape.weight_bytes == plain.shape.weight_bytes / 2
     xpu = load_xpu("h100-sxm")
+    assert xpu.fp8_flops is not None
     assert fp8.hardware.prefill.linear_flops == xpu.fp8_flops * xpu.compute_efficiency_of("fp8")
     on_a100 = RooflinePerformanceModel(
         "llama-3.1-8b", "a100", engine=EngineConfig(quantization="fp8")

@@ -147,7 +147,7 @@ def _add_what_runs(parser: Parser) -> None:
     group.add(
         "--dtype",
         value="TYPE",
-        text="auto, bfloat16, float16 or float32 (default: auto, the model's own)",
+        text="auto, bfloat16 or float16 (default: auto, the model's own)",
         section="engine",
     )
     group.add(
