@@ -14,6 +14,7 @@ __all__ = [
     "SchedulerReplay",
     "Simulation",
     "StepShape",
+    "TokenGaps",
     "__version__",
 ]
 
@@ -161,6 +162,18 @@ class EngineStats:
         """Memory traffic of all steps per accelerator (0 where the model has none)."""
 
 @final
+class TokenGaps:
+    """Gaps between consecutive tokens, pooled over requests."""
+
+    @property
+    def count(self) -> int: ...
+    def mean_and_deviation(self) -> tuple[float, float] | None:
+        """(mean, population standard deviation) in nanoseconds; None without gaps."""
+
+    def at_ranks(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The gaps (ns) of these ranks; 0 is the shortest. ValueError for a rank beyond them."""
+
+@final
 class Simulation:
     """A cluster and its workload, advanced slice by slice."""
 
@@ -200,8 +213,8 @@ class Simulation:
     def trace_hash(self) -> int:
         """64 bits over every step of every engine: equal runs have equal hashes."""
 
-    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Gaps between consecutive tokens of ``counted`` requests: (gap_ns, how often)."""
+    def token_gaps(self, counted: NDArray[np.bool_]) -> TokenGaps:
+        """Gaps between consecutive tokens of the completed requests where ``counted``."""
 
     def token_times(
         self, requests: NDArray[np.int64]

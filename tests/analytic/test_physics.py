@@ -7,13 +7,7 @@ import dataclasses
 import pytest
 
 from llm_inference_simulator.catalog import load_model, load_xpu
-from llm_inference_simulator.performance_models import OperationCost, RooflinePerformanceModel
-
-Parts = dict[str, OperationCost]
-
-
-def largest(parts: Parts) -> OperationCost:
-    return max(parts.values(), key=lambda part: part.seconds)
+from llm_inference_simulator.performance_models import RooflinePerformanceModel
 
 
 def test_llama_2_70b_decode_at_batch_1_is_bound_by_reading_the_weights() -> None:
@@ -41,7 +35,8 @@ def test_prefill_of_8k_tokens_is_compute_bound(name: str, tensor_parallel_size: 
     )
     for component in ("qkv_projection", "attention_prefill", "mlp_up", "mlp_down"):
         assert parts[component].bound == "compute", component
-    assert largest(parts).bound == "compute"
+    compute_s = sum(part.seconds for part in parts.values() if part.bound == "compute")
+    assert compute_s > 0.5 * sum(part.seconds for part in parts.values())
 
 
 def test_prefill_operations_are_two_a_parameter_and_token_plus_attention() -> None:

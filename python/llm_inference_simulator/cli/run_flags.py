@@ -245,6 +245,11 @@ def _add_performance(parser: Parser) -> None:
         "roofline)",
     )
     group.add("--calibration-data", value="FILE", text="calibration file (default: none)")
+    group.add(
+        "--all-reduce",
+        value="NAME",
+        text="ring, tree or auto, the faster for each payload (default: auto)",
+    )
 
 
 def _add_load(parser: Parser) -> None:
