@@ -161,6 +161,20 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
         read_xpu(write(tmp_path, {**entry(), "prices": [price]}))
 
 
+def test_figures_need_a_source_and_lists_are_not_null(tmp_path: Path) -> None:
+    data = entry()
+    data["figures"]["tdp_w"] = 700
+    with pytest.raises(ConfigError, match="tdp_w=700 must be written as"):
+        read_xpu(write(tmp_path, data))
+    with pytest.raises(ConfigError, match="aliases is empty"):
+        read_xpu(write(tmp_path, {**entry(), "aliases": None}))
+
+
+def test_usable_memory_in_the_wrong_unit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="usable_memory_gib=81559 exceeds"):
+        read_xpu(write(tmp_path, set_value("usable_memory_gib", 81_559)))
+
+
 def test_unknown_name_offers_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown accelerator 'h10'; did you mean 'h100'"):
         load_xpu("h10")
@@ -173,3 +187,8 @@ def test_the_guide_lists_every_figure() -> None:
     text = guide.read_text()
     for key, figure in FIGURES.items():
         assert f"| `{key}` | {figure.meaning} |" in text
+
+
+def test_every_alias_finds_its_accelerator() -> None:
+    for spec in SHIPPED:
+        assert all(load_xpu(alias) is spec for alias in spec.aliases)
