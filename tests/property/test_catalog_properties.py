@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_inference_simulator.capacity import MemoryPlan, plan_memory, valid_tensor_parallel_sizes
@@ -39,6 +39,7 @@ def blocks(name: str, xpu: Any, engine: EngineConfig, size: int) -> MemoryPlan |
         return None
 
 
+@settings(deadline=None)  # big models have thousands of weights to add up
 @given(MODELS, XPUS, ENGINES, st.integers(0, 2**38), st.data())
 def test_more_memory_never_gives_fewer_blocks(
     name: str, xpu: Any, engine: EngineConfig, more: int, data: st.DataObject
@@ -52,6 +53,7 @@ def test_more_memory_never_gives_fewer_blocks(
         assert after.max_model_len >= before.max_model_len
 
 
+@settings(deadline=None)  # big models have thousands of weights to add up
 @given(MODELS, XPUS, ENGINES)
 def test_a_plan_stays_within_the_memory(name: str, xpu: Any, engine: EngineConfig) -> None:
     result = blocks(name, xpu, engine, 1)
@@ -62,6 +64,7 @@ def test_a_plan_stays_within_the_memory(name: str, xpu: Any, engine: EngineConfi
         assert 1 <= result.max_model_len <= result.cache_tokens
 
 
+@settings(deadline=None)
 @given(MODELS, st.data())
 def test_a_damaged_configuration_is_read_or_refused_but_never_breaks(
     name: str, data: st.DataObject
