@@ -16,7 +16,7 @@ def parse(source: TraceSource, text: str, row: int | None = None, *, exact: bool
     try:
         return json.loads(text, parse_float=Decimal if exact else None)
     except json.JSONDecodeError as cause:
-        at_end = cause.pos >= len(text.rstrip())
+        at_end = cause.pos >= len(text.rstrip()) or cause.msg.startswith("Unterminated")
         problem = "the JSON is cut off" if at_end else f"not valid JSON: {cause.msg}"
         place = f"column {cause.colno}" if row is not None else f"line {cause.lineno}"
         raise source.error(f"{problem} ({place})", row=row) from None
