@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.workload import Workload, build_workload
+from llm_inference_simulator.workload.arrivals import arrival_times
 from llm_inference_simulator.workload.traces import Trace, load_trace
 
 SEEDS = st.integers(0, 2**64)
@@ -25,6 +26,7 @@ def build(seed: int, **fields: Any) -> Workload:
     return build_workload(WorkloadConfig.parse(fields), seed)
 
 
+@settings(deadline=None)
 @given(SEEDS, RATES, BURSTINESS, st.integers(1, 300))
 def test_a_count_gives_sorted_arrivals_at_the_exact_mean_rate(
     seed: int, rate: float, burstiness: float, n: int
@@ -38,22 +40,29 @@ def test_a_count_gives_sorted_arrivals_at_the_exact_mean_rate(
     assert workload.duration_ns == workload.arrival_ns[-1]
 
 
+@settings(deadline=None)
 @given(SEEDS, st.floats(5, 500), BURSTINESS, st.floats(4, 50), st.integers(1, 30_000))
-@settings(max_examples=50, deadline=None)
 def test_a_duration_bounds_all_arrivals(
     seed: int, rate: float, burstiness: float, duration: float, cap: int
 ) -> None:
-    fields: dict[str, Any] = {"request_rate": rate, "burstiness": burstiness, "duration": duration}
-    workload = build(seed, **fields, num_prompts=cap)
-    assert 1 <= len(workload) <= cap
-    assert (np.diff(workload.arrival_ns) >= 0).all()
-    assert workload.arrival_ns[-1] < round(duration * 1e9)
-    if len(workload) < cap:
-        assert workload.duration_ns == round(duration * 1e9)
-        # The count of a renewal process: mean rate * t, variance about rate * t / burstiness.
-        spread = (rate * duration / min(burstiness, 1e9)) ** 0.5
-        bias = 1 / burstiness + 2
-        assert abs(len(workload) - rate * duration) <= 8 * spread + 8 * bias
+    arrivals, period_ns = arrival_times(
+        np.random.default_rng(seed),
+        rate=rate,
+        burstiness=burstiness,
+        num_prompts=cap,
+        duration_s=duration,
+    )
+    assert len(arrivals) <= cap
+    assert (np.diff(arrivals) >= 0).all()
+    assert (arrivals < round(duration * 1e9)).all()
+    if len(arrivals) == cap:
+        assert period_ns == arrivals[-1]
+        return
+    assert period_ns == round(duration * 1e9)
+    # The count of a renewal process: mean about rate * t, variance about rate * t / burstiness.
+    spread = (rate * duration / burstiness) ** 0.5
+    bias = 1 / burstiness + 2
+    assert abs(len(arrivals) - rate * duration) <= 8 * spread + 8 * bias
 
 
 LENGTH_FIELDS = st.fixed_dictionaries(
@@ -61,6 +70,7 @@ LENGTH_FIELDS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(SEEDS, RATES, RATES, LENGTH_FIELDS, LENGTH_FIELDS)
 def test_streams_do_not_touch_each_other(
     seed: int, rate: float, other_rate: float, lengths: dict[str, int], others: dict[str, int]
@@ -74,6 +84,7 @@ def test_streams_do_not_touch_each_other(
     assert (one.arrival_ns == three.arrival_ns).all()
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 4096), st.floats(0, 0.99), st.integers(0, 64))
 def test_ranged_lengths_stay_in_vllms_range(
     seed: int, mean: int, ratio: float, prefix: int
@@ -96,8 +107,8 @@ def test_ranged_lengths_stay_in_vllms_range(
     assert workload.output_tokens.max() <= high
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 10_000), st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
 def test_log_normal_means_hold_for_every_limit(seed: int, longest: int, share: float) -> None:
     mean = 1 + share * (longest - 1)
     n = 4000
@@ -153,8 +164,8 @@ def as_vidur(rows: list[Row]) -> str:
 
 
 @pytest.mark.parametrize("write", [as_azure, as_mooncake, as_burstgpt, as_vidur])
-@given(rows=ROWS)
 @settings(deadline=None)
+@given(rows=ROWS)
 def test_timed_formats_come_back_to_the_nanosecond(
     tmp_path_factory: pytest.TempPathFactory, write: Any, rows: list[Row]
 ) -> None:
@@ -167,6 +178,7 @@ def test_timed_formats_come_back_to_the_nanosecond(
     assert bool(trace.warnings) == (ordered != rows)
 
 
+@settings(deadline=None)
 @given(rows=ROWS)
 def test_bench_results_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     result = {
@@ -182,6 +194,7 @@ def test_bench_results_come_back(tmp_path_factory: pytest.TempPathFactory, rows:
     assert trace.prompt_tokens.tolist() == [row[1] for row in ordered]
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(4, 1024), st.integers(4, 1024)), min_size=1, max_size=20)
 )

@@ -79,6 +79,8 @@ def test_nanoseconds_round_half_to_even() -> None:
         ({"rate": 1.0, "duration_s": 1e300}, ["duration=1e+300", "clock"]),
         ({"rate": 1.0, "burstiness": 5e-324, "num_prompts": 2}, ["burstiness=5e-324"]),
         ({"rate": 1.0, "burstiness": 1e-6, "num_prompts": 2}, ["burstiness=1e-06"]),
+        ({"rate": 1.0, "burstiness": 1e-9, "duration_s": 1.0}, ["burstiness=1e-09", "0.01"]),
+        ({"rate": 1e9, "burstiness": 1e300, "num_prompts": 2}, ["burstiness=1e+300", "inf"]),
     ],
 )
 def test_what_cannot_be_held_is_refused(arguments: dict[str, Any], parts: list[str]) -> None:

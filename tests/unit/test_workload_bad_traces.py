@@ -62,6 +62,11 @@ CASES: dict[str, tuple[bytes, list[str]]] = {
     "underscore": (row_of(AZURE, "2023-11-16 18:15:47,1_0,1"), ["'1_0' is not a number"]),
     "foreign digits": (row_of(AZURE, "2023-11-16 18:15:47,٣,1"), ["is not a number"]),
     "too many tokens": (row_of(AZURE, "2023-11-16 18:15:47,4294967296,1"), ["too large"]),
+    "leading zeros": (row_of(AZURE, "2023-11-16 18:15:47,002147483648,1"), ["too large"]),
+    "thousands of digits": (
+        row_of(AZURE, "2023-11-16 18:15:47," + "9" * 5000 + ",1"),
+        ["too large"],
+    ),
     # Times.
     "no such month": (row_of(AZURE, "2023-13-16 18:15:47,1,1"), ["row 2", "2023-13-16", "like"]),
     "no such day": (row_of(AZURE, "2023-02-30 18:15:47,1,1"), ["row 2", "2023-02-30"]),
@@ -108,6 +113,11 @@ CASES: dict[str, tuple[bytes, list[str]]] = {
     "hash ids": (mooncake(hash_ids=[1, -2]), ["row 2", "hash_ids holds -2", "negative"]),
     "hash id words": (mooncake(hash_ids=["a"]), ["row 2", 'hash_ids holds "a"']),
     "hash id number": (mooncake(hash_ids=3), ["row 2", "hash_ids=3 is not a list"]),
+    "digits in JSON": (
+        row_of(MOONCAKE, '{"timestamp": ' + "9" * 5000 + "}"),
+        ["row 2", "too long"],
+    ),
+    "deep JSON": (row_of(MOONCAKE, "[" * 100_000), ["row 2", "nested too deeply"]),
     # ShareGPT.
     "no conversation left": (b'[{"conversations": []}]', ["no request is left", "1 of 1"]),
     "no conversations": (b"[]", ["no request is left"]),

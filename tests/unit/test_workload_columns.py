@@ -26,6 +26,14 @@ def test_columns_are_copied_and_read_only() -> None:
     assert len(workload) == 3
 
 
+def test_strided_columns_become_contiguous() -> None:
+    back = np.arange(10)[::-2]
+    workload = Workload.from_columns(np.zeros(5, dtype=np.uint8), back, back)
+    assert workload.prompt_tokens.tolist() == [9, 7, 5, 3, 1]
+    assert workload.prompt_tokens.flags.c_contiguous
+    assert workload.arrival_ns.dtype == np.int64
+
+
 def test_zero_lengths_pass_because_the_engine_rejects_them() -> None:
     workload = Workload.from_columns([0], [0], [0], max_concurrency=2, duration_ns=10)
     assert workload.prompt_tokens.tolist() == [0]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from llm_inference_simulator.config import TraceFormat
 from llm_inference_simulator.workload.traces import Trace, load_trace, resolve
+from llm_inference_simulator.workload.traces.registry import FORMATS
+from llm_inference_simulator.workload.traces.shipped import SHIPPED
 
 SECOND = 10**9
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "traces"
@@ -27,6 +31,10 @@ def rows(trace: Trace) -> list[tuple[int, int, int]]:
     columns = (trace.arrival_ns, trace.prompt_tokens, trace.output_tokens)
     assert all(column.dtype == np.int64 for column in columns)
     return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def test_the_configuration_names_the_same_formats() -> None:
+    assert set(get_args(TraceFormat)) == {"auto", *FORMATS}
 
 
 def test_azure_2023_is_exact_to_its_seventh_digit(tmp_path: Path) -> None:
@@ -76,7 +84,7 @@ def test_mooncake_times_are_milliseconds(tmp_path: Path) -> None:
 def test_mooncake_names_the_keys_it_does_not_use(tmp_path: Path) -> None:
     row = {"timestamp": 0, "input_length": 1, "output_length": 1, "session_id": "a", "priority": 1}
     trace = load(tmp_path, json.dumps(row))
-    assert trace.warnings == ("keys that are not used: session_id, priority",)
+    assert trace.warnings == ('2 keys are not used: "session_id", "priority"',)
 
 
 def test_burstgpt_drops_failed_requests_and_counts_them(tmp_path: Path) -> None:
@@ -220,6 +228,15 @@ def test_the_shipped_conversation_trace_is_the_published_one() -> None:
     assert trace.warnings == ()
     assert rows(trace)[:2] == [(0, 374, 44), (4_314_579_000, 396, 109)]
     assert rows(trace)[-1] == (3_501_721_937_000, 197, 183)
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_shipped_traces_carry_their_provenance_and_licence(name: str) -> None:
+    path = resolve(name)
+    published = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+    assert published in (path.parent / "README.md").read_text(encoding="utf-8")
+    licence = (path.parent / "LICENSE.azure-CC-BY-4.0").read_text(encoding="utf-8")
+    assert "Attribution 4.0 International" in licence
 
 
 def test_the_shipped_code_trace_is_the_published_one() -> None:

@@ -67,7 +67,7 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
     arrival_ns: Int64Array
     prompt_tokens: Int64Array
