@@ -239,15 +239,6 @@ def test_shipped_traces_carry_their_provenance_and_licence(name: str) -> None:
     assert "Attribution 4.0 International" in licence
 
 
-def test_the_shipped_code_trace_is_the_published_one() -> None:
-    trace = load_trace(resolve("azure-code-2023"))
-    assert len(trace) == 8_819
-    assert trace.prompt_tokens.mean() == pytest.approx(2047.8483, abs=1e-4)
-    assert trace.output_tokens.mean() == pytest.approx(27.8825, abs=1e-4)
-    # 18:17:03.9799600 to 19:14:19.9280160.
-    assert trace.span_ns == 3_435_948_056_000
-
-
 def test_a_file_of_a_shipped_name_needs_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,24 +248,28 @@ def test_a_file_of_a_shipped_name_needs_a_path(
     assert len(load_trace(resolve("./azure-conv-2023"))) == 1
 
 
-PUBLISHED_FILES = [
-    # file, requests, last arrival in ns, mean prompt, mean output
-    ("AzureLLMInferenceTrace_conv.csv", 19_366, 3_501_721_937_000, 1154.6974, 211.1259),
-    ("AzureLLMInferenceTrace_code.csv", 8_819, 3_435_948_056_000, 2047.8483, 27.8825),
-    ("mooncake_conversation.jsonl", 12_031, 3_536_999_000_000, 12035.0613, 342.6189),
-    ("mooncake_synthetic.jsonl", 3_993, 1_022_025_000_000, 15325.4766, 149.1190),
+CONVERSATIONS = (19_366, 3_501_721_937_000, 1154.6974, 211.1259)
+CODE = (8_819, 3_435_948_056_000, 2047.8483, 27.8825)
+WHOLE_FILES = [
+    # file, (requests, last arrival in ns, mean prompt, mean output)
+    (resolve("azure-conv-2023"), CONVERSATIONS),
+    (resolve("azure-code-2023"), CODE),
+    (PUBLISHED / "AzureLLMInferenceTrace_conv.csv", CONVERSATIONS),
+    (PUBLISHED / "AzureLLMInferenceTrace_code.csv", CODE),
+    (PUBLISHED / "mooncake_conversation.jsonl", (12_031, 3_536_999_000_000, 12035.0613, 342.6189)),
+    (PUBLISHED / "mooncake_synthetic.jsonl", (3_993, 1_022_025_000_000, 15325.4766, 149.1190)),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "span_ns", "prompt", "output"),
-    [row for row in PUBLISHED_FILES if (PUBLISHED / row[0]).exists()],
+    ("path", "facts"),
+    [pytest.param(*row, id=row[0].name) for row in WHOLE_FILES if row[0].exists()],
 )
-def test_published_files_load_whole(
-    name: str, n: int, span_ns: int, prompt: float, output: float
+def test_whole_files_have_their_published_facts(
+    path: Path, facts: tuple[int, int, float, float]
 ) -> None:
-    trace = load_trace(PUBLISHED / name)
-    assert len(trace) == n
-    assert trace.span_ns == span_ns
+    trace = load_trace(path)
+    n, span_ns, prompt, output = facts
+    assert (len(trace), trace.span_ns) == (n, span_ns)
     assert trace.prompt_tokens.mean() == pytest.approx(prompt, abs=1e-4)
     assert trace.output_tokens.mean() == pytest.approx(output, abs=1e-4)

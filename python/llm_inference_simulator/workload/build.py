@@ -84,7 +84,7 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
     warnings: tuple[str, ...] = ()
     if config.lengths_from is not None:
         limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
-        pool = _load(config.lengths_from, "auto", limits)
+        pool = _load(config.lengths_from, config.trace_format, limits)
         warnings = pool.warnings
         pairs = stream(seed, Stream.LENGTH_PAIRS)
         prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
