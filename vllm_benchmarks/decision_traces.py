@@ -2,8 +2,9 @@
 
 - ``header``: the vLLM version and the engine's settings, in vLLM's names;
 - ``add``: a request enters: ``id``, ``prompt`` tokens, ``max_tokens``, ``priority``, ``arrival``
-  (the tie-breaker of the priority policy) and, with prefix caching, ``blocks``: one number for each full
-  block of the prompt, equal for two requests exactly when all their tokens up to its end are;
+  (the tie-breaker of the priority policy) and, with prefix caching, ``blocks``: one number for
+  each full block of the prompt, equal for two requests exactly when all their tokens up to its end
+  are;
 - ``schedule``: one call: rows ``[id, tokens computed before, tokens scheduled]`` in order; with it
   ``preempted`` ids (sorted), and ``free`` blocks, ``waiting`` and ``running`` requests after it;
 - ``update``: the output of the oldest scheduled step is processed: ids that got ``tokens``, in

@@ -184,7 +184,7 @@ class WorkloadConfig(Section):
     num_prompts: Count | None = None
     """Number of requests; None: 1,000, or what ``duration`` or the trace gives."""
     duration: PositiveReal | None = None
-    """Seconds in which requests arrive."""
+    """Seconds in which requests arrive; a trace is cut there."""
     max_concurrency: Count | None = None
     """Closed loop: a request is sent only when fewer than this many are unanswered."""
 
@@ -225,6 +225,10 @@ class WorkloadConfig(Section):
             raise ValueError(
                 f"lengths come from one source, but {' and '.join(lengths)} are given: leave all "
                 "but one out"
+            )
+        if self.trace is None and self.lengths_from is None and self.trace_format != "auto":
+            raise ValueError(
+                f"trace_format={self.trace_format!r} needs a trace: give one or leave it out"
             )
         if self.trace is None and self.trace_speedup != 1.0:
             raise ValueError(

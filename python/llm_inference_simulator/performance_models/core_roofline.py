@@ -81,7 +81,7 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
             "the roofline of dense models does not price: use a version with one format"
         )
     size = (spec.bits + spec.overhead_bits) / 8
-    if spec.weight_only or spec.format in ("int4", "mxfp4", "nvfp4"):
+    if spec.weight_only or not (spec.format == "fp8" or spec.format == "int8"):  # noqa: PLR1714
         return WeightFormat(bytes_per_weight=size, compute_dtype=dense)
     if xpu.peak_flops(spec.format) is not None:
         return WeightFormat(bytes_per_weight=size, compute_dtype=spec.format)
