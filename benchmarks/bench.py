@@ -121,9 +121,7 @@ def curves() -> None:
             (n, replace(base, output=n, rate_per_s=8 * 128 / n)) for n in (32, 128, 512, 2048)
         ],
         "rate (batch grows)": [(r, replace(base, rate_per_s=r)) for r in (2, 8, 16, 24)],
-        "engines": [
-            (n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)
-        ],
+        "engines": [(n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)],
         "KV blocks, prefix caching": [
             (n, replace(base, settings=replace(cached, num_gpu_blocks=n)))
             for n in (2_000, 20_000, 200_000, 2_000_000)
