@@ -68,5 +68,5 @@ $(TOOLS): pyproject.toml scripts/check_tools.sh
 	@touch $@
 
 $(BUILT): $(TOOLS) $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	@touch $@
