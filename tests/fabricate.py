@@ -107,6 +107,8 @@ def engine(**given: Any) -> Any:
         "busy_ns": 500_000_000,
         "requests": 2,
         "peak_blocks": 7,
+        "prefix_queries": 0,
+        "prefix_hits": 0,
         "total": SimpleNamespace(prefill_tokens=20, decode_seqs=4),
         "operations": 0.0,
         "bytes": 0.0,

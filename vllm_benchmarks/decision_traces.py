@@ -39,7 +39,7 @@ SETTINGS: dict[str, type] = {
 }
 """Settings that decisions depend on, as the header names them."""
 
-DESCRIPTIONS = {"vllm": str, "kind": str, "seed": int}
+DESCRIPTIONS = {"vllm": str, "simulator": str, "kind": str, "seed": int}
 """What else a header may hold."""
 
 ADD: dict[str, type] = {

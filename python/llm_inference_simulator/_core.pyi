@@ -187,6 +187,7 @@ class Simulation:
         output_tokens: NDArray[np.int64],
         max_concurrency: int | None = None,
         priority: NDArray[np.int64] | None = None,
+        after: NDArray[np.int64] | None = None,
         block_offsets: NDArray[np.int64] | None = None,
         block_ids: NDArray[np.int64] | None = None,
         request_latency_ns: int = 0,
@@ -195,6 +196,8 @@ class Simulation:
         record_decisions: bool = False,
     ) -> Simulation:
         """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
+
+        ``after[i]`` is the earlier request whose answer the client of request i waits for, or -1.
 
         ``block_ids[block_offsets[i]:block_offsets[i + 1]]`` names the contents of request i's first
         blocks: equal numbers mean equal tokens up to the end of the block.
@@ -208,6 +211,21 @@ class Simulation:
 
     def step_columns(self) -> dict[str, NDArray[np.int64]]:
         """The step columns of docs/spec.md, section 9; only with ``record_steps``."""
+
+    def decisions(
+        self,
+    ) -> tuple[
+        dict[str, NDArray[np.int64]],
+        dict[str, NDArray[np.int64]],
+        dict[str, NDArray[np.int64]],
+        NDArray[np.int64],
+    ]:
+        """Every scheduling decision, with ``record_decisions``: (log, steps, rows, preempted).
+
+        ``log``: engine, call (0 add, 1 schedule, 2 update) and index (of the request, or of the
+        step); ``steps``: ends of its rows and preempted requests, free, waiting, running;
+        ``rows``: request, computed, tokens, yields, last.
+        """
 
     def engine_stats(self) -> list[EngineStats]: ...
     def trace_hash(self) -> int:

@@ -37,6 +37,13 @@ def engine_settings(
         num_gpu_blocks=num_gpu_blocks,
         enable_chunked_prefill=engine.enable_chunked_prefill,
         long_prefill_token_threshold=engine.long_prefill_token_threshold,
+        long_prefill_token_threshold_adaptive=engine.long_prefill_token_threshold_adaptive,
+        enable_prefix_caching=engine.enable_prefix_caching,
+        scheduling_policy=engine.scheduling_policy,
+        scheduler_reserve_full_isl=engine.scheduler_reserve_full_isl,
+        watermark_blocks=int(engine.watermark * num_gpu_blocks),
+        async_scheduling=engine.async_scheduling,
+        step_overhead_ns=round(engine.scheduling_overhead_ms * NS_PER_MS),
         batching_strategy=engine.batching_strategy,
         batch_window_ns=round(engine.batch_window_ms * NS_PER_MS),
     )
@@ -49,6 +56,7 @@ def build_simulation(
     workload: Workload,
     *,
     record_steps: bool,
+    record_decisions: bool,
 ) -> Simulation:
     """Hand the cluster of ``config`` and its workload to the core."""
     from llm_inference_simulator._core import Simulation
@@ -56,6 +64,9 @@ def build_simulation(
     settings = engine_settings(
         config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
     )
+    block_offsets = block_ids = None
+    if workload.segments is not None and config.engine.enable_prefix_caching:
+        block_offsets, block_ids = workload.segments.blocks(config.engine.block_size)
     return Simulation(
         pools=[(settings, cost_model, config.cluster.n_engines)],
         router=config.cluster.router,
@@ -63,5 +74,12 @@ def build_simulation(
         prompt_tokens=workload.prompt_tokens,
         output_tokens=workload.output_tokens,
         max_concurrency=workload.max_concurrency,
+        priority=workload.priority,
+        after=workload.after,
+        block_offsets=block_offsets,
+        block_ids=block_ids,
+        request_latency_ns=round(config.front_end.request_latency_ms * NS_PER_MS),
+        response_latency_ns=round(config.front_end.response_latency_ms * NS_PER_MS),
         record_steps=record_steps,
+        record_decisions=record_decisions,
     )

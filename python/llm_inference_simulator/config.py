@@ -118,8 +118,20 @@ class EngineConfig(Section):
     block_size: Count = 16
     num_gpu_blocks_override: Annotated[int, Field(ge=2)] | None = None
     """KV blocks instead of the computed number; one of them is vLLM's null block."""
+    enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: WholeNumber = 0
+    long_prefill_token_threshold_adaptive: bool = False
+    """Raise the threshold to max_num_batched_tokens / requests in the engine, where more."""
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    scheduler_reserve_full_isl: bool = True
+    """Admit a request only when its whole prompt fits, not only the first chunk."""
+    watermark: Ratio = 0.0
+    """Share of the KV blocks that admission leaves free while others run."""
+    async_scheduling: bool = True
+    """Decide the next step while the current one runs; off, host work adds to every step."""
+    scheduling_overhead_ms: NonNegativeReal = 0.0
+    """Host time before a step can start; ``async_scheduling`` hides it behind the step before."""
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
     max_batch_size: Count | None = None
     """Upper bound on requests that run together, beside ``max_num_seqs``."""
@@ -140,6 +152,15 @@ def _require_whole_prompts(max_num_batched_tokens: int, max_model_len: int) -> N
             f"max_model_len={max_model_len} while enable_chunked_prefill is off: a prompt must fit "
             "a step; raise the first, lower the second or enable chunked prefill"
         )
+
+
+class FrontEndConfig(Section):
+    """What lies between clients and engines."""
+
+    request_latency_ms: NonNegativeReal = 0.0
+    """From a client's sending to the engine's queue: HTTP, tokenising."""
+    response_latency_ms: NonNegativeReal = 0.0
+    """From the end of a step to the client: detokenising, HTTP."""
 
 
 class PerformanceModelConfig(Section):
@@ -193,7 +214,11 @@ class WorkloadConfig(Section):
     random_range_ratio: Ratio = 0.0
     """Lengths are uniform in [len * (1 - ratio), len * (1 + ratio)], as in vLLM."""
     random_prefix_len: WholeNumber = 0
-    """Tokens of a prefix that all prompts share, before ``random_input_len``."""
+    """Tokens of a shared prefix before each prompt."""
+    random_num_prefixes: Count = 1
+    """Different prefixes; each request has one of them, all equally likely."""
+    random_prompts_per_prefix: Count | None = None
+    """Different prompts for each prefix, asked again and again; None: every prompt is new."""
 
     avg_input_length: PositiveReal | None = None
     """Mean of log-normal prompt lengths (given, it replaces ``random_input_len``)."""
@@ -205,6 +230,8 @@ class WorkloadConfig(Section):
     trace: str | None = None
     """A trace file or the name of a shipped one: arrival times and lengths."""
     trace_format: TraceFormat = "auto"
+    trace_block_size: Count = 512
+    """Tokens that one hash id of a trace stands for."""
     trace_speedup: PositiveReal = 1.0
     lengths_from: str | None = None
     """A trace whose (prompt, output) pairs are drawn at random; ``request_rate`` sends them."""
@@ -226,6 +253,8 @@ class WorkloadConfig(Section):
                 f"lengths come from one source, but {' and '.join(lengths)} are given: leave all "
                 "but one out"
             )
+        if self.random_prompts_per_prefix is not None or self.random_num_prefixes > 1:
+            self._check_prefixes()
         if self.trace is None and self.lengths_from is None and self.trace_format != "auto":
             raise ValueError(
                 f"trace_format={self.trace_format!r} needs a trace: give one or leave it out"
@@ -254,6 +283,24 @@ class WorkloadConfig(Section):
             if average is not None and longest is not None and average > longest:
                 raise ValueError(f"avg_{kind}_length={average} exceeds max_{kind}_length={longest}")
         return self
+
+    def _check_prefixes(self) -> None:
+        field = (
+            "random_num_prefixes" if self.random_num_prefixes > 1 else "random_prompts_per_prefix"
+        )
+        source = "trace" if self.trace is not None else "lengths_from"
+        if self.trace is not None or self.lengths_from is not None:
+            raise ValueError(
+                f"{field}={getattr(self, field)} needs generated prompts, but {source} gives their "
+                "lengths: leave one out"
+            )
+        if self.random_num_prefixes > 1 and not (
+            self.random_prefix_len or self.random_prompts_per_prefix
+        ):
+            raise ValueError(
+                f"random_num_prefixes={self.random_num_prefixes} needs random_prefix_len: give the "
+                "length of the prefixes"
+            )
 
     @property
     def _is_log_normal(self) -> bool:
@@ -294,6 +341,7 @@ class SimulatorConfig(Section):
     """Catalogue name, or path of a YAML file."""
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+    front_end: FrontEndConfig = Field(default_factory=FrontEndConfig)
     performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
     measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)

@@ -22,6 +22,7 @@ from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Windo
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import EngineStats
+    from llm_inference_simulator.decisions import DecisionLog
 
 SCHEMA_VERSION = 1
 """Of the result JSON; raised when a key changes its meaning or goes."""
@@ -88,7 +89,7 @@ class SimulationResult:
     """The outcome of :func:`~llm_inference_simulator.simulate`.
 
     ``requests`` is a dict of numpy columns, one entry per request in the order of the workload:
-    those of docs/spec.md, section 9, and ``ttft_ns``, ``tpot_ns`` (float64), ``e2el_ns`` and
+    those of docs/spec.md, section 11, and ``ttft_ns``, ``tpot_ns`` (float64), ``e2el_ns`` and
     ``queueing_ns``; -1 where undefined. ``steps`` is the same per engine step, or None where steps
     were not recorded. ``complete`` is False after an interruption.
     """
@@ -105,6 +106,7 @@ class SimulationResult:
         now_ns: int,
         complete: bool = True,
         steps: Mapping[str, NDArray[Any]] | None = None,
+        decisions: DecisionLog | None = None,
     ) -> None:
         self.setup = setup
         self.requests: dict[str, NDArray[Any]] = {
@@ -112,6 +114,7 @@ class SimulationResult:
             **metrics.derive_latencies(columns),
         }
         self.steps = None if steps is None else dict(steps)
+        self.decisions = decisions
         self.engines = tuple(engines)
         self.trace_hash = trace_hash
         self.now_ns = now_ns
@@ -274,6 +277,8 @@ class SimulationResult:
             "preemptions": engine.preemptions,
             "busy_s": engine.busy_ns / NS_PER_S,
             "peak_kv_blocks": engine.peak_blocks,
+            "prefix_cache_queries": engine.prefix_queries,
+            "prefix_cache_hits": engine.prefix_hits,
             "prefill_tokens": total.prefill_tokens,
             "decode_tokens": total.decode_seqs,
         }
@@ -326,6 +331,14 @@ class SimulationResult:
     def write_requests(self, path: str | Path) -> None:
         """Write ``requests`` as .parquet or .csv, one row per request."""
         tables.write_table(self.requests, Path(path), "requests table")
+
+    def write_decisions(self, path: str | Path) -> None:
+        """Write every scheduling decision in the format of recorded vLLM decisions."""
+        if self.decisions is None:
+            raise ConfigError(
+                "decisions were not recorded: run simulate(..., record_decisions=True)"
+            )
+        self.decisions.write(Path(path))
 
     def write_steps(self, path: str | Path) -> None:
         """Write ``steps`` as .parquet or .csv, one row per engine step."""

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from llm_inference_simulator.aggregated_cluster import build_simulation
+from llm_inference_simulator.aggregated_cluster import build_simulation, engine_settings
 from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.decisions import DecisionLog
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.results import Capacity, Setup, SimulationResult
 from llm_inference_simulator.workload import build_workload
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import Progress
+    from llm_inference_simulator._core import Progress, Simulation
     from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.catalog import ModelSpec, XpuSpec
     from llm_inference_simulator.performance_models import BasePerformanceModel
@@ -56,12 +57,14 @@ def simulate(
     performance_model: BasePerformanceModel | None = None,
     progress: bool | ProgressCallback = False,
     record_steps: bool = False,
+    record_decisions: bool = False,
 ) -> SimulationResult:
     """Simulate ``config`` and return its result.
 
     ``workload`` replaces the one that the configuration describes, ``performance_model`` the one
     that it names. ``progress=True`` shows a bar on a terminal; a callable gets the core's
-    ``Progress`` about twenty times a second. ``record_steps`` keeps one row per engine step.
+    ``Progress`` about twenty times a second. ``record_steps`` keeps one row per engine step,
+    ``record_decisions`` every decision of every scheduler (slow: requests are walked one by one).
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
@@ -76,7 +79,12 @@ def simulate(
         workload = build_workload(config.workload, config.seed)
     _require_counted_requests(workload, config.measurement.warm_up)
     simulation = build_simulation(
-        config, plan, performance_model.cost_model(), workload, record_steps=record_steps
+        config,
+        plan,
+        performance_model.cost_model(),
+        workload,
+        record_steps=record_steps,
+        record_decisions=record_decisions,
     )
     setup = _setup(
         config=config,
@@ -105,6 +113,7 @@ def simulate(
         now_ns=_latest_ns(columns),
         complete=complete,
         steps=simulation.step_columns() if record_steps else None,
+        decisions=_decision_log(config, plan, simulation, workload) if record_decisions else None,
     )
     if not complete:
         raise SimulationInterrupted(result)
@@ -136,6 +145,23 @@ def next_slice(max_events: int, elapsed_s: float) -> int:
     """
     factor = min(8.0, SLICE_SECONDS / elapsed_s) if elapsed_s > 0 else 8.0
     return min(MOST_SLICE_EVENTS, max(1, int(max_events * factor)))
+
+
+def _decision_log(
+    config: SimulatorConfig, plan: MemoryPlan, simulation: Simulation, workload: Workload
+) -> DecisionLog:
+    from llm_inference_simulator._core import __version__
+
+    return DecisionLog(
+        simulation=simulation,
+        workload=workload,
+        settings=engine_settings(
+            config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
+        ),
+        watermark=config.engine.watermark,
+        n_engines=config.cluster.n_engines,
+        version=__version__,
+    )
 
 
 def _latest_ns(columns: Columns) -> int:

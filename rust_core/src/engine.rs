@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::config::EngineSettings;
 use crate::cost::{CostModel, StepTotals};
 use crate::error::SimError;
-use crate::recorder::{Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step};
+use crate::recorder::{
+    Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
+};
 use crate::scheduler::{NewRequest, Scheduler, StepPlan};
 use crate::time::{SimDuration, SimTime};
 use crate::workload::SharedBlocks;
@@ -46,6 +48,8 @@ pub(crate) struct Engine {
     spare: Vec<StepPlan>,
     /// When the device has run everything dispatched.
     device_free: SimTime,
+    /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
+    logged: VecDeque<(usize, bool)>,
     step_ends: Vec<u64>,
     totals: StepTotals,
     counts: EngineCounts,
@@ -84,6 +88,7 @@ impl Engine {
             in_flight: VecDeque::new(),
             spare: Vec::new(),
             device_free: SimTime::ZERO,
+            logged: VecDeque::new(),
             step_ends: Vec::new(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -102,8 +107,11 @@ impl Engine {
     }
 
     /// A request joins the queue.
-    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) {
+    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime, records: &mut Records) {
         self.counts.requests += 1;
+        if let Some(decisions) = &mut records.decisions {
+            decisions.log.push((self.index, Call::Add, new.request as usize));
+        }
         self.scheduler.enqueue(new, now);
     }
 
@@ -136,20 +144,24 @@ impl Engine {
         Ok(Outcome::Step(end))
     }
 
-    /// Process the output of the step that ends now; `delivered` is when clients see it. Returns the
-    /// number of completed requests.
-    pub(crate) fn complete(&mut self, delivered: SimTime, records: &mut Records) -> usize {
-        let Some(plan) = self.in_flight.pop_front() else { return 0 };
+    /// Process the output of the step that ends now; `delivered` is when clients see it. Completed
+    /// requests are appended to `answered`.
+    pub(crate) fn complete(
+        &mut self,
+        delivered: SimTime,
+        records: &mut Records,
+        answered: &mut Vec<u32>,
+    ) {
+        let Some(plan) = self.in_flight.pop_front() else { return };
         for &request in &plan.first_tokens {
             records.requests.first_token(request, delivered);
         }
-        let mut answered = 0;
         self.scheduler.complete(&plan, |span, output| {
             records.requests.completed(span, output, delivered);
-            answered += 1;
+            answered.push(span.request);
         });
         self.spare.push(plan);
-        answered
+        self.log_update(records);
     }
 
     #[inline]
@@ -168,18 +180,46 @@ impl Engine {
         for &span in &plan.broken_spans {
             records.requests.span_broken(span);
         }
-        if let Some(decisions) = &mut records.decisions {
-            decisions.rows.extend_from_slice(&plan.rows);
-            decisions.preempted.extend_from_slice(&plan.preempted);
-            decisions.steps.push(Decision {
-                engine: self.index,
-                time_ns: now.as_nanos(),
-                rows_end: decisions.rows.len(),
-                preempted_end: decisions.preempted.len(),
-                free_blocks: self.scheduler.kv().free(),
-                waiting: self.scheduler.waiting() as u64,
-                running: self.scheduler.running(),
-            });
+        if records.decisions.is_some() && self.scheduler.has_requests() {
+            self.log_decision(plan, records);
+        }
+    }
+
+    /// Log a call of the scheduler, and the update of an empty step, which has no output to wait
+    /// for: it follows the updates of the steps before it.
+    fn log_decision(&mut self, plan: &StepPlan, records: &mut Records) {
+        let Some(decisions) = &mut records.decisions else { return };
+        decisions.rows.extend_from_slice(&plan.rows);
+        decisions.preempted.extend_from_slice(&plan.preempted);
+        let index = decisions.steps.len();
+        decisions.steps.push(Decision {
+            rows_end: decisions.rows.len(),
+            preempted_end: decisions.preempted.len(),
+            free_blocks: self.scheduler.kv().free(),
+            waiting: self.scheduler.waiting(),
+            running: self.scheduler.running(),
+        });
+        decisions.log.push((self.index, Call::Schedule, index));
+        self.logged.push_back((index, plan.is_empty()));
+        if self.in_flight.is_empty() {
+            self.log_empty_updates(records);
+        }
+    }
+
+    fn log_update(&mut self, records: &mut Records) {
+        if let Some(decisions) = &mut records.decisions
+            && let Some((index, _)) = self.logged.pop_front()
+        {
+            decisions.log.push((self.index, Call::Update, index));
+            self.log_empty_updates(records);
+        }
+    }
+
+    fn log_empty_updates(&mut self, records: &mut Records) {
+        let Some(decisions) = &mut records.decisions else { return };
+        while let Some(&(index, true)) = self.logged.front() {
+            self.logged.pop_front();
+            decisions.log.push((self.index, Call::Update, index));
         }
     }
 

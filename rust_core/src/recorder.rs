@@ -162,10 +162,24 @@ impl RequestColumns {
     }
 }
 
+/// What happens to a scheduler, in the words of decision traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Call {
+    /// A request enters; the index is its number.
+    Add = 0,
+    /// The scheduler is called; the index is the decision's.
+    Schedule = 1,
+    /// The output of a scheduled step is processed; the index is its decision's.
+    Update = 2,
+}
+
 /// Every decision of every engine, as decision traces have them.
 #[derive(Clone, Debug, Default)]
 pub struct Decisions {
-    /// One entry a call of a scheduler, in order of time.
+    /// (engine, what, index), in order of time.
+    pub log: Vec<(u32, Call, usize)>,
+    /// One entry a call of a scheduler.
     pub steps: Vec<Decision>,
     /// The rows of all steps, one after the other.
     pub rows: Vec<Row>,
@@ -173,13 +187,9 @@ pub struct Decisions {
     pub preempted: Vec<u32>,
 }
 
-/// One call of a scheduler; it owns the rows and preempted requests up to its ends.
+/// What one call of a scheduler decided; it owns the rows and preempted requests up to its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Engine.
-    pub engine: u32,
-    /// When it was called.
-    pub time_ns: u64,
     /// End of its rows.
     pub rows_end: usize,
     /// End of its preempted requests.
@@ -187,7 +197,7 @@ pub struct Decision {
     /// Free KV blocks after it.
     pub free_blocks: u32,
     /// Waiting requests after it.
-    pub waiting: u64,
+    pub waiting: usize,
     /// Running requests after it.
     pub running: u32,
 }

@@ -62,6 +62,8 @@ pub struct Simulation {
     settings: Vec<EngineSettings>,
     /// Engines that schedule once everything else of this nanosecond has happened, in order.
     due: Vec<u32>,
+    /// Scratch: requests that the step ending now answered.
+    answered: Vec<u32>,
     options: Options,
     records: Records,
     steps: u64,
@@ -111,6 +113,7 @@ impl Simulation {
             engines,
             settings,
             due: Vec::new(),
+            answered: Vec::new(),
             options,
             steps: 0,
         })
@@ -136,7 +139,7 @@ impl Simulation {
 
     /// Where the simulation stands.
     pub fn progress(&self) -> Progress {
-        let arrived = self.source.sent() as usize;
+        let arrived = self.source.sent();
         Progress {
             done: false,
             now: self.now,
@@ -184,10 +187,10 @@ impl Simulation {
         if event.rank == Rank::StepEnd {
             let delivered = self.now.after(self.options.response_latency)?;
             let engine = &mut self.engines[event.engine as usize];
-            let answered = engine.complete(delivered, &mut self.records);
-            if answered > 0 {
-                self.router.answered(event.engine, answered);
-                self.source.answered(answered, delivered);
+            engine.complete(delivered, &mut self.records, &mut self.answered);
+            self.router.answered(event.engine, self.answered.len());
+            for request in self.answered.drain(..) {
+                self.source.answered(request, delivered);
             }
         }
         self.mark_due(event.engine);
@@ -198,7 +201,7 @@ impl Simulation {
     fn arrive(&mut self, time: SimTime) -> Result<(), SimError> {
         self.now = time;
         let sent = self.source.next_time().unwrap_or(time);
-        let request = self.source.send();
+        let Some(request) = self.source.send() else { return Ok(()) };
         self.records.requests.arrived(request, sent);
         let workload = self.source.workload();
         let (prompt, output) = workload.lengths(request);
@@ -207,7 +210,7 @@ impl Simulation {
         if !self.settings.iter().all(fits) {
             let refused = time.after(self.options.response_latency)?;
             self.records.requests.rejected(request, refused);
-            self.source.answered(1, refused);
+            self.source.answered(request, refused);
             return Ok(());
         }
         let engine = self.router.route();
@@ -217,7 +220,7 @@ impl Simulation {
         let arrival = arrival.as_nanos();
         let new = NewRequest { request, prompt, output, priority, arrival };
         let target = &mut self.engines[engine as usize];
-        target.enqueue(&new, time);
+        target.enqueue(&new, time, &mut self.records);
         if !target.is_busy() {
             self.mark_due(engine);
         }

@@ -1,6 +1,7 @@
 //! The requests, and when each is sent.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use crate::error::SimError;
@@ -16,8 +17,16 @@ pub struct Workload {
     max_concurrency: Option<usize>,
     /// Order of the priority policy; empty: all alike.
     priorities: Vec<i64>,
+    /// The request that must be answered before each one is sent, NOBODY if none; empty: nobody
+    /// waits for another.
+    predecessors: Vec<u32>,
+    /// The request that waits for each one; as long as `predecessors`.
+    successors: Vec<u32>,
     shared: Arc<SharedBlocks>,
 }
+
+/// No request.
+const NOBODY: u32 = u32::MAX;
 
 impl Workload {
     /// Check the columns and take a copy.
@@ -71,6 +80,8 @@ impl Workload {
             outputs: tokens("output_tokens", output_tokens)?,
             max_concurrency,
             priorities: Vec::new(),
+            predecessors: Vec::new(),
+            successors: Vec::new(),
             shared: Arc::default(),
         })
     }
@@ -82,6 +93,38 @@ impl Workload {
     pub fn with_priorities(mut self, priorities: Vec<i64>) -> Result<Self, SimError> {
         self.check_length("priority", priorities.len())?;
         self.priorities = priorities;
+        Ok(self)
+    }
+
+    /// Have requests wait for others: `after[i]` is the earlier request whose answer the client
+    /// needs before it sends request i (the next turn of a session), −1 if none.
+    ///
+    /// # Errors
+    /// [`SimError::ColumnLength`]; [`SimError::InvalidRequest`] where a request waits for itself or a
+    /// later one, or two wait for the same one.
+    pub fn with_after(mut self, after: &[i64]) -> Result<Self, SimError> {
+        self.check_length("after", after.len())?;
+        let mut successors = vec![NOBODY; after.len()];
+        let mut predecessors = Vec::with_capacity(after.len());
+        for (row, (request, &before)) in (0_u32..).zip(after).enumerate() {
+            if before == -1 {
+                predecessors.push(NOBODY);
+                continue;
+            }
+            match u32::try_from(before) {
+                Ok(before) if before < request && successors[before as usize] == NOBODY => {
+                    successors[before as usize] = request;
+                    predecessors.push(before);
+                }
+                _ => {
+                    let remedy =
+                        "must name an earlier request that no other one waits for, or be -1";
+                    return Err(invalid(row, "after", before, remedy));
+                }
+            }
+        }
+        self.predecessors = predecessors;
+        self.successors = successors;
         Ok(self)
     }
 
@@ -236,11 +279,18 @@ fn invalid(row: usize, field: &'static str, value: i64, remedy: &'static str) ->
     SimError::InvalidRequest { row, field, value: value.to_string(), remedy }
 }
 
-/// Sends the requests: at their arrival times, or later where a closed loop holds them back.
+/// Sends the requests: at their arrival times, or later where a closed loop or the answer to an
+/// earlier request holds them back.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     workload: Workload,
+    /// The next request by arrival that was neither sent nor set aside.
     next: u32,
+    /// Requests whose predecessor is answered later than they arrive, by the time of the answer.
+    released: BinaryHeap<Reverse<(SimTime, u32)>>,
+    /// When clients got their answers, where others wait for them.
+    answers: Vec<Option<SimTime>>,
+    sent: usize,
     unanswered: usize,
     /// Closed loop: when answers freed places that nobody has taken yet.
     places: VecDeque<SimTime>,
@@ -248,7 +298,18 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(workload: Workload) -> Self {
-        Self { workload, next: 0, unanswered: 0, places: VecDeque::new() }
+        let answers = vec![None; workload.predecessors.len()];
+        let mut source = Self {
+            workload,
+            next: 0,
+            released: BinaryHeap::new(),
+            answers,
+            sent: 0,
+            unanswered: 0,
+            places: VecDeque::new(),
+        };
+        source.set_aside_waiting();
+        source
     }
 
     pub(crate) const fn workload(&self) -> &Workload {
@@ -256,8 +317,8 @@ impl Source {
     }
 
     /// Requests sent so far.
-    pub(crate) const fn sent(&self) -> u32 {
-        self.next
+    pub(crate) const fn sent(&self) -> usize {
+        self.sent
     }
 
     /// Requests sent and not yet answered.
@@ -265,36 +326,74 @@ impl Source {
         self.unanswered
     }
 
+    /// The next request to send and the moment from which its client is ready.
+    #[inline]
+    fn candidate(&self) -> Option<(SimTime, u32)> {
+        let by_arrival =
+            self.workload.arrivals.get(self.next as usize).map(|&arrival| (arrival, self.next));
+        match (by_arrival, self.released.peek()) {
+            (Some(one), Some(&Reverse(other))) => Some(one.min(other)),
+            (one, other) => one.or(other.map(|&Reverse(released)| released)),
+        }
+    }
+
     /// When the next request is sent, as things stand.
     #[inline]
     pub(crate) fn next_time(&self) -> Option<SimTime> {
-        let arrival = *self.workload.arrivals.get(self.next as usize)?;
+        let (ready, _) = self.candidate()?;
         match self.workload.max_concurrency {
             Some(limit) if self.unanswered + self.places.len() >= limit => {
-                self.places.front().map(|&place| arrival.max(place))
+                self.places.front().map(|&place| ready.max(place))
             }
-            _ => Some(arrival),
+            _ => Some(ready),
         }
     }
 
     /// Send the next request.
-    pub(crate) fn send(&mut self) -> u32 {
-        let request = self.next;
+    pub(crate) fn send(&mut self) -> Option<u32> {
+        let (_, request) = self.candidate()?;
         if let Some(limit) = self.workload.max_concurrency
             && self.unanswered + self.places.len() >= limit
         {
             self.places.pop_front();
         }
-        self.next += 1;
+        if request == self.next {
+            self.next += 1;
+            self.set_aside_waiting();
+        } else {
+            self.released.pop();
+        }
+        self.sent += 1;
         self.unanswered += 1;
-        request
+        Some(request)
     }
 
-    /// The client gets the answers of `count` requests at `time`.
-    pub(crate) fn answered(&mut self, count: usize, time: SimTime) {
-        self.unanswered -= count;
+    /// Pass over requests that wait for an answer that has not come, or comes after they arrive.
+    #[inline]
+    fn set_aside_waiting(&mut self) {
+        while let Some(&before) = self.workload.predecessors.get(self.next as usize)
+            && before != NOBODY
+        {
+            match self.answers[before as usize] {
+                Some(time) if time <= self.workload.arrivals[self.next as usize] => return,
+                Some(time) => self.released.push(Reverse((time, self.next))),
+                None => {}
+            }
+            self.next += 1;
+        }
+    }
+
+    /// The client gets the answer to a request at `time`.
+    pub(crate) fn answered(&mut self, request: u32, time: SimTime) {
+        self.unanswered -= 1;
         if self.workload.max_concurrency.is_some() {
-            self.places.extend(std::iter::repeat_n(time, count));
+            self.places.push_back(time);
+        }
+        let Some(&successor) = self.workload.successors.get(request as usize) else { return };
+        self.answers[request as usize] = Some(time);
+        if successor < self.next {
+            let ready = self.workload.arrivals[successor as usize].max(time);
+            self.released.push(Reverse((ready, successor)));
         }
     }
 }

@@ -17,7 +17,7 @@ LAYERS = [
     {"config"},
     {"catalog", "workload", "calibration", "_core", "cluster"},
     {"capacity", "performance_models"},
-    {"aggregated_cluster", "metrics", "diagnostics", "tables"},
+    {"aggregated_cluster", "metrics", "diagnostics", "tables", "decisions"},
     {"results"},
     {"simulation"},
     {"progress_bar", "cli"},

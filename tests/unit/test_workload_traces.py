@@ -77,14 +77,25 @@ def test_mooncake_times_are_milliseconds(tmp_path: Path) -> None:
         '{"timestamp": 27482.000001, "input_length": 7, "output_length": 0}\n',
     )
     assert rows(trace) == [(0, 6955, 52), (1, 7, 0)]
-    assert len(trace.warnings) == 1
+    assert trace.marks is not None
+    assert trace.marks.hash_ids == [[46, 47], []]
+    assert trace.warnings == ()
     assert "hash_ids are not used" in trace.warnings[0]
 
 
 def test_mooncake_names_the_keys_it_does_not_use(tmp_path: Path) -> None:
-    row = {"timestamp": 0, "input_length": 1, "output_length": 1, "session_id": "a", "priority": 1}
+    row = {"timestamp": 0, "input_length": 1, "output_length": 1, "delay": 3, "text_input": "a"}
     trace = load(tmp_path, json.dumps(row))
-    assert trace.warnings == ('2 keys are not used: "session_id", "priority"',)
+    assert trace.warnings == ('2 keys are not used: "delay", "text_input"',)
+
+
+def test_mooncake_reads_sessions_and_priorities(tmp_path: Path) -> None:
+    base = {"timestamp": 0, "input_length": 1, "output_length": 1}
+    given = [{"session_id": "a"}, {"session_id": 7, "priority": -2}, {}, {"session_id": "a"}]
+    trace = load(tmp_path, "\n".join(json.dumps(base | row) for row in given))
+    assert trace.marks is not None
+    assert trace.marks.session.tolist() == [0, 1, -1, 0]
+    assert trace.marks.priority.tolist() == [0, -2, 0, 0]
 
 
 def test_burstgpt_drops_failed_requests_and_counts_them(tmp_path: Path) -> None:

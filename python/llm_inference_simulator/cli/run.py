@@ -26,6 +26,7 @@ _OUTPUTS = {
     "command.output": "--output",
     "command.requests_output": "--requests-output",
     "command.steps_output": "--steps-output",
+    "command.decisions_output": "--decisions-output",
 }
 _INPUTS = {
     "command.config_file": "--config",
@@ -52,6 +53,7 @@ def run(flags: Mapping[str, Any]) -> int:
             config,
             progress=not (quiet or flags.get("command.no_progress", False)),
             record_steps="command.steps_output" in flags,
+            record_decisions="command.decisions_output" in flags,
         )
     except SimulationInterrupted as interruption:
         return _finish_interrupted(interruption.result, flags)
@@ -81,7 +83,7 @@ def check_outputs(flags: Mapping[str, Any]) -> None:
         other = taken.setdefault(path.resolve(), flag)
         if other != flag:
             raise ConfigError(f"{other} and {flag} name the same file {path}: give two names")
-        if place != "command.output":
+        if place in ("command.requests_output", "command.steps_output"):
             check_table_path(path, flag)
         check_writable(path, flag)
 
@@ -98,6 +100,9 @@ def write_outputs(result: SimulationResult, flags: Mapping[str, Any]) -> list[st
     if steps_output := flags.get("command.steps_output"):
         result.write_steps(steps_output)
         written.append(steps_output)
+    if decisions_output := flags.get("command.decisions_output"):
+        result.write_decisions(decisions_output)
+        written.append(decisions_output)
     return written
 
 

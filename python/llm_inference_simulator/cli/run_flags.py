@@ -97,6 +97,7 @@ def build_run_parser(prog: str) -> Parser:
     )
     _add_what_runs(parser)
     _add_engine(parser)
+    _add_front_end(parser)
     _add_performance(parser)
     _add_load(parser)
     _add_lengths(parser)
@@ -204,6 +205,9 @@ def _add_engine(parser: Parser) -> None:
         text="KV blocks of an engine (default: what memory holds)",
     )
     group.add_switch(
+        "--enable-prefix-caching", "find blocks of earlier prompts (default: on)", negatable=True
+    )
+    group.add_switch(
         "--enable-chunked-prefill", "split long prompts over steps (default: on)", negatable=True
     )
     group.add(
@@ -211,6 +215,38 @@ def _add_engine(parser: Parser) -> None:
         kind=token_count,
         value="TOKENS",
         text="most tokens of one request in a step; 0: no limit (default: 0)",
+    )
+    group.add_switch(
+        "--long-prefill-token-threshold-adaptive",
+        "raise that to max-num-batched-tokens / requests (default: off)",
+        negatable=True,
+    )
+    group.add(
+        "--scheduling-policy",
+        value="NAME",
+        text="fcfs or priority, lower first (default: fcfs)",
+    )
+    group.add_switch(
+        "--scheduler-reserve-full-isl",
+        "admit only what fits with its whole prompt (default: on)",
+        negatable=True,
+    )
+    group.add(
+        "--watermark",
+        kind=real,
+        value="SHARE",
+        text="share of KV blocks that admission leaves free (default: 0)",
+    )
+    group.add_switch(
+        "--async-scheduling",
+        "decide a step while the one before runs (default: on)",
+        negatable=True,
+    )
+    group.add(
+        "--scheduling-overhead-ms",
+        kind=real,
+        value="MS",
+        text="host time before a step, hidden by async scheduling (default: 0)",
     )
     group.add(
         "--batching-strategy",
@@ -229,6 +265,22 @@ def _add_engine(parser: Parser) -> None:
         kind=real,
         value="MS",
         text="windowed batching: longest wait for a full batch (default: 100)",
+    )
+
+
+def _add_front_end(parser: Parser) -> None:
+    group = Group(parser, "front end", "front_end")
+    group.add(
+        "--request-latency-ms",
+        kind=real,
+        value="MS",
+        text="from client to engine: HTTP, tokenising (default: 0)",
+    )
+    group.add(
+        "--response-latency-ms",
+        kind=real,
+        value="MS",
+        text="from the end of a step to the client (default: 0)",
     )
 
 
@@ -321,6 +373,18 @@ def _add_lengths(parser: Parser) -> None:
         value="TOKENS",
         text="shared prefix before each prompt (default: 0)",
     )
+    group.add(
+        "--random-num-prefixes",
+        kind=token_count,
+        value="N",
+        text="different prefixes, one of them before each prompt (default: 1)",
+    )
+    group.add(
+        "--random-prompts-per-prefix",
+        kind=token_count,
+        value="N",
+        text="different prompts per prefix, asked again and again (default: all new)",
+    )
     for side, name in (("input", "prompt"), ("output", "output")):
         group.add(
             f"--avg-{side}-length",
@@ -346,6 +410,12 @@ def _add_lengths(parser: Parser) -> None:
         "(default: auto)",
     )
     group.add(
+        "--trace-block-size",
+        kind=token_count,
+        value="TOKENS",
+        text="tokens that a hash id of the trace stands for (default: 512)",
+    )
+    group.add(
         "--trace-speedup",
         kind=real,
         value="FACTOR",
@@ -364,6 +434,11 @@ def _add_results(parser: Parser) -> None:
     group.add_switch("--save-detailed", "with per-request arrays in --output")
     group.add("--requests-output", value="FILE", text="one row per request: .parquet or .csv")
     group.add("--steps-output", value="FILE", text="one row per engine step: .parquet or .csv")
+    group.add(
+        "--decisions-output",
+        value="FILE.jsonl",
+        text="every scheduling decision, as recorded from real vLLM; slow",
+    )
     group.add(
         "--metric-percentiles",
         kind=percentiles,

@@ -24,8 +24,14 @@ from llm_inference_simulator.workload.lengths import (
     log_normal_lengths,
     uniform_lengths,
 )
+from llm_inference_simulator.workload.sharing import (
+    repeated_prompts,
+    share_generated,
+    share_traced,
+)
 from llm_inference_simulator.workload.streams import Stream, stream
 from llm_inference_simulator.workload.traces import Trace, TraceLimits, load_trace, resolve
+from llm_inference_simulator.workload.traces.trace import Marks
 
 DEFAULT_NUM_PROMPTS = 1000
 """As in ``vllm bench serve``; holds where neither a duration nor a trace limits the workload."""
@@ -56,14 +62,22 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
             f"burstiness={config.burstiness} has no effect: arrivals are not drawn from a finite "
             "request_rate",
         )
+    prompt_tokens = _with_prefix(rows.prompt_tokens, config.random_prefix_len)
+    if config.trace is None:
+        sharing = share_generated(config, seed, prompt_tokens, rows.repeated)
+    else:
+        sharing = share_traced(config, rows.marks, rows.prompt_tokens, rows.output_tokens)
     return Workload(
         arrival_ns=rows.arrival_ns,
-        prompt_tokens=_with_prefix(rows.prompt_tokens, config.random_prefix_len),
+        prompt_tokens=prompt_tokens,
         output_tokens=rows.output_tokens,
         max_concurrency=config.max_concurrency,
+        segments=sharing.segments,
+        priority=sharing.priority,
+        after=sharing.after,
         duration_ns=rows.duration_ns,
         description=f"{rows.source}: {describe_span(len(rows.arrival_ns), rows.duration_ns)}",
-        warnings=warnings,
+        warnings=(*warnings, *sharing.warnings),
     )
 
 
@@ -75,6 +89,9 @@ class _Rows:
     duration_ns: int
     source: str
     random_arrivals: bool
+    marks: Marks | None = None
+    repeated: Int64Array | None = None
+    """Which of the distinct prompts each request has; None where every prompt is new."""
     warnings: tuple[str, ...] = ()
 
 
@@ -82,6 +99,7 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
     arrivals, duration_ns = _arrivals(config, seed, config.num_prompts)
     n = len(arrivals)
     warnings: tuple[str, ...] = ()
+    repeated = repeated_prompts(config, seed, n)
     if config.lengths_from is not None:
         limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
         pool = _load(config.lengths_from, config.trace_format, limits)
@@ -90,7 +108,11 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
         prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
         source = f"lengths drawn from {config.lengths_from}"
     else:
-        prompts, outputs = _prompt_lengths(config, seed, n), _output_lengths(config, seed, n)
+        if repeated is None:
+            prompts = _prompt_lengths(config, seed, n)
+        else:
+            prompts = _prompt_lengths(config, seed, int(repeated.max()) + 1)[repeated]
+        outputs = _output_lengths(config, seed, n)
         source = f"{_length_words(config, 'input')} in, {_length_words(config, 'output')} out"
     return _Rows(
         arrival_ns=arrivals,
@@ -99,6 +121,7 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
         duration_ns=duration_ns,
         source=source,
         random_arrivals=_has_finite_rate(config),
+        repeated=repeated,
         warnings=warnings,
     )
 
@@ -220,6 +243,7 @@ def _replayed(config: WorkloadConfig, trace: Trace) -> _Rows:
         duration_ns=duration_ns,
         source=str(config.trace),
         random_arrivals=False,
+        marks=_first(trace.marks, n),
         warnings=tuple(warnings),
     )
 
@@ -239,6 +263,7 @@ def _at_once(config: WorkloadConfig, trace: Trace) -> _Rows:
         duration_ns=0,
         source=str(config.trace),
         random_arrivals=False,
+        marks=_first(trace.marks, n),
         warnings=(*trace.warnings, *_too_few(config, len(trace)), note),
     )
 
@@ -266,8 +291,13 @@ def _retimed(config: WorkloadConfig, seed: int, trace: Trace) -> _Rows:
         duration_ns=duration_ns,
         source=f"{config.trace} at {config.request_rate:g} requests/s",
         random_arrivals=_has_finite_rate(config),
+        marks=_first(trace.marks, n),
         warnings=tuple(warnings),
     )
+
+
+def _first(marks: Marks | None, n: int) -> Marks | None:
+    return None if marks is None else marks.take(np.arange(n, dtype=np.int64))
 
 
 def _too_few(config: WorkloadConfig, available: int) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_inference_simulator.errors import WorkloadError
+from llm_inference_simulator.workload.identity import Segments
 
 MAX_TOKENS = 2**31 - 1
 """Longest prompt or output; longer than any context, short enough that sums stay exact."""
@@ -34,6 +35,13 @@ class Workload:
     output_tokens: Int64Array
     max_concurrency: int | None = None
     """Closed loop: most requests unanswered at once; None: open loop."""
+    segments: Segments | None = None
+    """Which requests begin with the same tokens; None: none do."""
+    priority: Int64Array | None = None
+    """Order of the priority policy, lower first; None: all alike."""
+    after: Int64Array | None = None
+    """The earlier request whose answer the client needs before it sends this one, -1 if none;
+    None: no request waits for another."""
     duration_ns: int
     """Length of the arrival period: what was configured, or the span of the trace."""
     description: str
@@ -42,8 +50,10 @@ class Workload:
     """What a user must know before trusting results of this workload."""
 
     def __post_init__(self) -> None:
-        for column in (self.arrival_ns, self.prompt_tokens, self.output_tokens):
-            column.setflags(write=False)
+        columns = (self.arrival_ns, self.prompt_tokens, self.output_tokens)
+        for column in (*columns, self.priority, self.after):
+            if column is not None:
+                column.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.arrival_ns)

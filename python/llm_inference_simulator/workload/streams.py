@@ -15,6 +15,7 @@ class Stream(IntEnum):
     OUTPUT_LENGTHS = 2
     LENGTH_PAIRS = 3
     TRACE_SAMPLING = 4
+    PREFIXES = 5
 
 
 def stream(seed: int, name: Stream, *index: int) -> np.random.Generator:

@@ -13,7 +13,9 @@ use super::settings::EngineSettingsArgument;
 use crate::cost::StepShape;
 use crate::engine::EngineStats;
 use crate::error::SimError;
+use crate::recorder::{Call, Decision};
 use crate::router::RoutingPolicy;
+use crate::scheduler::Row;
 use crate::simulation::{Options, Pool, Progress, Simulation};
 use crate::time::SimDuration;
 use crate::token_gaps::TokenGaps;
@@ -158,13 +160,18 @@ impl PyTokenGaps {
 /// One of a step's sums.
 type Sum = fn(&StepShape) -> u64;
 
+/// Log, steps, rows and preempted requests of recorded decisions.
+type DecisionColumns<'py> =
+    (Bound<'py, PyDict>, Bound<'py, PyDict>, Bound<'py, PyDict>, Bound<'py, PyArray1<i64>>);
+
 type Columns<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 
 #[pymethods]
 impl PySimulation {
     #[new]
     #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
-                        max_concurrency=None, priority=None, block_offsets=None, block_ids=None,
+                        max_concurrency=None, priority=None, after=None, block_offsets=None,
+                        block_ids=None,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
                         record_decisions=false))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
@@ -178,6 +185,7 @@ impl PySimulation {
         output_tokens: PyReadonlyArray1<'_, i64>,
         max_concurrency: Option<usize>,
         priority: Option<PyReadonlyArray1<'_, i64>>,
+        after: Option<PyReadonlyArray1<'_, i64>>,
         block_offsets: Option<PyReadonlyArray1<'_, i64>>,
         block_ids: Option<PyReadonlyArray1<'_, i64>>,
         request_latency_ns: u64,
@@ -205,6 +213,7 @@ impl PySimulation {
         let prompts = prompt_tokens.as_slice()?;
         let outputs = output_tokens.as_slice()?;
         let priorities = priority.as_ref().map(|column| column.as_slice()).transpose()?;
+        let after = after.as_ref().map(|column| column.as_slice()).transpose()?;
         let blocks = match (&block_offsets, &block_ids) {
             (Some(offsets), Some(ids)) => Some((offsets.as_slice()?, ids.as_slice()?)),
             _ => None,
@@ -219,6 +228,9 @@ impl PySimulation {
             let mut workload = Workload::new(arrivals, prompts, outputs, max_concurrency)?;
             if let Some(priorities) = priorities {
                 workload = workload.with_priorities(priorities.to_vec())?;
+            }
+            if let Some(after) = after {
+                workload = workload.with_after(after)?;
             }
             if let Some((offsets, ids)) = blocks {
                 workload = workload.with_blocks(offsets, ids)?;
@@ -298,6 +310,39 @@ impl PySimulation {
         columns.set_item("waiting", signed(py, rows.waiting.iter().copied()))?;
         columns.set_item("free_blocks", wide(py, &rows.free_blocks))?;
         Ok(columns)
+    }
+
+    /// Every scheduling decision: (log, steps and rows by column, preempted requests).
+    fn decisions<'py>(&self, py: Python<'py>) -> PyResult<DecisionColumns<'py>> {
+        let simulation = self.lock(py)?;
+        let Some(decisions) = simulation.decisions() else {
+            let message = "decisions were not recorded: pass record_decisions=True";
+            return Err(PyValueError::new_err(message));
+        };
+        let entry = |value: fn(&(u32, Call, usize)) -> usize| {
+            signed(py, decisions.log.iter().map(|entry| value(entry) as u64))
+        };
+        let log = PyDict::new(py);
+        log.set_item("engine", entry(|entry| entry.0 as usize))?;
+        log.set_item("call", entry(|entry| entry.1 as usize))?;
+        log.set_item("index", entry(|entry| entry.2))?;
+        let step = |value: fn(&Decision) -> usize| {
+            signed(py, decisions.steps.iter().map(|step| value(step) as u64))
+        };
+        let steps = PyDict::new(py);
+        steps.set_item("rows_end", step(|step| step.rows_end))?;
+        steps.set_item("preempted_end", step(|step| step.preempted_end))?;
+        steps.set_item("free", step(|step| step.free_blocks as usize))?;
+        steps.set_item("waiting", step(|step| step.waiting))?;
+        steps.set_item("running", step(|step| step.running as usize))?;
+        let row = |value: fn(&Row) -> u64| signed(py, decisions.rows.iter().map(value));
+        let rows = PyDict::new(py);
+        rows.set_item("request", row(|row| row.request.into()))?;
+        rows.set_item("computed", row(|row| row.computed.into()))?;
+        rows.set_item("tokens", row(|row| row.tokens.into()))?;
+        rows.set_item("yields", row(|row| row.yields.into()))?;
+        rows.set_item("last", row(|row| row.last.into()))?;
+        Ok((log, steps, rows, wide(py, &decisions.preempted)))
     }
 
     /// Totals by engine.

@@ -88,6 +88,11 @@ impl Scheduler {
         self.running.len()
     }
 
+    /// Whether any request is here.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.running.len() > 0 || self.waiting.len() > 0
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -176,7 +181,7 @@ impl Scheduler {
         slot.computed += tokens;
         let yields = slot.computed == slot.num_tokens;
         if self.explicit {
-            plan.rows.push(Row { request: slot.request, computed, tokens, yields });
+            plan.rows.push(Row { request: slot.request, computed, tokens, yields, last: false });
         }
         if tokens == 1 && computed >= slot.prompt {
             plan.shape.add_decode(1, u64::from(computed) + 1);
@@ -206,6 +211,11 @@ impl Scheduler {
         if slot.generated() == slot.output {
             slot.state = State::Leaving;
             plan.finishing.push(id);
+            if self.explicit
+                && let Some(row) = plan.rows.last_mut()
+            {
+                row.last = true;
+            }
         } else {
             self.decoding.join(&mut self.slots, id);
         }

@@ -32,6 +32,8 @@ pub struct Row {
     pub tokens: u32,
     /// Whether the step gives it a token.
     pub yields: bool,
+    /// Whether that is its last one.
+    pub last: bool,
 }
 
 /// What one call of the scheduler decided.

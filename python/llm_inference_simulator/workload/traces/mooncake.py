@@ -2,7 +2,9 @@
 
     {"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47, 2353]}
 
-``timestamp`` is in milliseconds. ``hash_ids`` (one a block of the prompt) may be left out.
+``timestamp`` is in milliseconds. May be left out: ``hash_ids`` (one for each block of the prompt;
+equal ids mean equal tokens up to the end of the block), ``session_id`` (a request is sent when the
+one before it in its session is answered, and continues it) and ``priority`` (lower comes first).
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ from llm_inference_simulator.errors import WorkloadError
 from llm_inference_simulator.workload.traces import json_values
 from llm_inference_simulator.workload.traces.numbers import NS_PER_MILLISECOND, time_ns
 from llm_inference_simulator.workload.traces.source import TraceSource
-from llm_inference_simulator.workload.traces.trace import Trace, recorded_trace
+from llm_inference_simulator.workload.traces.trace import Marks, Trace, recorded_trace
 
-_READ = frozenset({"timestamp", "input_length", "output_length", "hash_ids"})
+_READ = frozenset(
+    {"timestamp", "input_length", "output_length", "hash_ids", "session_id", "priority"}
+)
 _LARGEST_HASH_ID = 2**63 - 1
 
 
 def read(source: TraceSource) -> Trace:
     """Read a Mooncake trace; raises :class:`WorkloadError` naming file and row."""
     times, prompts, outputs = [], [], []
-    hashed = 0
+    hash_ids: list[list[int]] = []
+    sessions: list[str | None] = []
+    priorities: list[int] = []
     ignored: dict[str, None] = {}
     for row, line in enumerate(source.text.split("\n"), start=1):
         if not line.strip():
@@ -35,17 +41,12 @@ def read(source: TraceSource) -> Trace:
         times.append(_timestamp(source, entry, row))
         prompts.append(json_values.token_count(source, entry, "input_length", row))
         outputs.append(json_values.token_count(source, entry, "output_length", row))
-        if "hash_ids" in entry:
-            _check_hash_ids(source, entry["hash_ids"], row)
-            hashed += 1
+        hash_ids.append(_hash_ids(source, entry.get("hash_ids", []), row))
+        sessions.append(_session(source, entry, row))
+        priorities.append(_priority(source, entry, row))
         if len(entry) > 3:
             ignored.update(dict.fromkeys(key for key in entry if key not in _READ))
     warnings = []
-    if hashed:
-        warnings.append(
-            "hash_ids are not used: prefix sharing between requests is not simulated, so every "
-            "prompt is computed in full"
-        )
     if ignored:
         names = ", ".join(map(json_values.show, list(ignored)[:10]))
         warnings.append(f"{len(ignored)} keys are not used: {names}")
@@ -55,6 +56,7 @@ def read(source: TraceSource) -> Trace:
         np.array(prompts, dtype=np.int64),
         np.array(outputs, dtype=np.int64),
         warnings,
+        Marks.build(hash_ids, sessions, priorities),
     )
 
 
@@ -73,13 +75,29 @@ def _timestamp(source: TraceSource, entry: dict[str, Any], row: int) -> int:
     return time_ns(str(value), NS_PER_MILLISECOND, "timestamp", row, error)
 
 
-def _check_hash_ids(source: TraceSource, ids: Any, row: int) -> None:
+def _session(source: TraceSource, entry: dict[str, Any], row: int) -> str | None:
+    value = entry.get("session_id")
+    if value is None and "session_id" not in entry:
+        return None
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise source.error(f"session_id={json_values.show(value)} is not a text or number", row=row)
+
+
+def _priority(source: TraceSource, entry: dict[str, Any], row: int) -> int:
+    value = entry.get("priority", 0)
+    if type(value) is int and abs(value) < 2**31:
+        return value
+    raise source.error(f"priority={json_values.show(value)} is not a whole number", row=row)
+
+
+def _hash_ids(source: TraceSource, ids: Any, row: int) -> list[int]:
     if not isinstance(ids, list):
         raise source.error(f"hash_ids={json_values.show(ids)} is not a list", row=row)
     if not ids:
-        return
+        return []
     if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) <= _LARGEST_HASH_ID:
-        return
+        return ids
     bad = next(i for i in ids if type(i) is not int or not 0 <= i <= _LARGEST_HASH_ID)
     raise source.error(
         f"hash_ids holds {json_values.show(bad)}, which "

@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from llm_inference_simulator.workload.columns import MAX_TIME_NS, Int64Array
 from llm_inference_simulator.workload.traces.source import TraceSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Marks:
+    """What a trace says of its requests besides times and lengths, one entry a request."""
+
+    hash_ids: list[list[int]]
+    """Numbers of the blocks of each prompt; empty where the trace has none."""
+    session: Int64Array
+    """Number of the request's session, -1 if none."""
+    priority: Int64Array
+
+    @classmethod
+    def build(
+        cls, hash_ids: list[list[int]], sessions: list[str | None], priorities: list[int]
+    ) -> Self | None:
+        """Number the sessions; None where no request has any mark."""
+        if not any(hash_ids) and not any(priorities) and all(name is None for name in sessions):
+            return None
+        numbers: dict[str, int] = {}
+        session = [
+            -1 if name is None else numbers.setdefault(name, len(numbers)) for name in sessions
+        ]
+        return cls(
+            hash_ids=hash_ids,
+            session=np.array(session, dtype=np.int64),
+            priority=np.array(priorities, dtype=np.int64),
+        )
+
+    def take(self, order: Int64Array) -> Self:
+        """Marks of the requests ``order``, in that order."""
+        return type(self)(
+            hash_ids=[self.hash_ids[index] for index in order],
+            session=self.session[order],
+            priority=self.priority[order],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,6 +58,7 @@ class Trace:
     output_tokens: Int64Array
     span_ns: int
     """From the first arrival to the last for recorded requests; 0 without times."""
+    marks: Marks | None = None
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -33,6 +71,7 @@ def recorded_trace(
     prompt_tokens: Int64Array,
     output_tokens: Int64Array,
     warnings: list[str],
+    marks: Marks | None = None,
 ) -> Trace:
     """Sort recorded requests by time and count their times from the first.
 
@@ -46,6 +85,7 @@ def recorded_trace(
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
             span_ns=0,
+            marks=marks,
             warnings=tuple(warnings),
         )
     falls = int(np.count_nonzero(times_ns[1:] < times_ns[:-1]))
@@ -57,6 +97,7 @@ def recorded_trace(
         order = np.argsort(times_ns, kind="stable")
         times_ns = times_ns[order]
         prompt_tokens, output_tokens = prompt_tokens[order], output_tokens[order]
+        marks = marks and marks.take(order)
     # Python's integers: the difference of two legal times may pass 64 bits.
     span = int(times_ns[-1]) - int(times_ns[0])
     if span > MAX_TIME_NS:
@@ -66,5 +107,6 @@ def recorded_trace(
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         span_ns=span,
+        marks=marks,
         warnings=tuple(warnings),
     )

@@ -1,0 +1,107 @@
+"""What the requests of a workload have in common: prefixes, repeated prompts, sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llm_inference_simulator.config import WorkloadConfig
+from llm_inference_simulator.workload.columns import Int64Array
+from llm_inference_simulator.workload.identity import Segments, session_order, session_segments
+from llm_inference_simulator.workload.streams import Stream, stream
+from llm_inference_simulator.workload.traces.trace import Marks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sharing:
+    """Columns of a ``Workload``, None where nothing is shared."""
+
+    segments: Segments | None = None
+    priority: Int64Array | None = None
+    after: Int64Array | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def repeated_prompts(config: WorkloadConfig, seed: int, n: int) -> Int64Array | None:
+    """Draw which of the distinct prompts each request has; None where every prompt is new.
+
+    There are ``random_num_prefixes`` times ``random_prompts_per_prefix`` of them, all equally
+    likely; prompt p has prefix p // ``random_prompts_per_prefix``.
+    """
+    if config.random_prompts_per_prefix is None:
+        return None
+    distinct = config.random_num_prefixes * config.random_prompts_per_prefix
+    return stream(seed, Stream.PREFIXES).integers(0, distinct, size=n, dtype=np.int64)
+
+
+def share_generated(
+    config: WorkloadConfig, seed: int, prompt_tokens: Int64Array, prompts: Int64Array | None
+) -> Sharing:
+    """Segments of generated requests; ``prompt_tokens`` include the prefix.
+
+    ``prompts`` are those of :func:`repeated_prompts`.
+    """
+    n, prefix = len(prompt_tokens), config.random_prefix_len
+    groups = config.random_num_prefixes
+    if prompts is not None:
+        assert config.random_prompts_per_prefix is not None
+        group = prompts // config.random_prompts_per_prefix
+        if prefix == 0:
+            return Sharing(segments=Segments.one_each(prompts, prompt_tokens))
+        ids = np.stack([group, groups + prompts], axis=1).ravel()
+        ends = np.stack([np.full(n, prefix), prompt_tokens], axis=1).ravel()
+        offsets = np.arange(n + 1, dtype=np.int64) * 2
+        return Sharing(segments=Segments(offsets=offsets, ids=ids, ends=ends))
+    if prefix == 0:
+        return Sharing()
+    group = np.zeros(n, dtype=np.int64)
+    if groups > 1:
+        group = stream(seed, Stream.PREFIXES).integers(0, groups, size=n, dtype=np.int64)
+    return Sharing(segments=Segments.one_each(group, np.full(n, prefix, dtype=np.int64)))
+
+
+def share_traced(
+    config: WorkloadConfig,
+    marks: Marks | None,
+    prompt_tokens: Int64Array,
+    output_tokens: Int64Array,
+) -> Sharing:
+    """Segments, order and priorities of a trace's requests; lengths are without the prefix."""
+    n, prefix = len(prompt_tokens), config.random_prefix_len
+    if marks is None:
+        segments = Segments.none(n).behind_prefix(prefix)
+        return Sharing(segments=segments if prefix else None)
+    warnings: list[str] = []
+    after = session_order(marks.session)
+    if any(marks.hash_ids):
+        segments = Segments.of_hash_ids(marks.hash_ids, prompt_tokens, config.trace_block_size)
+        warnings += _coverage(config, segments, marks, prompt_tokens)
+    else:
+        segments, rewritten = session_segments(marks.session, prompt_tokens, output_tokens)
+        if rewritten:
+            warnings.append(
+                f"{rewritten:,} turns have prompts shorter than the conversation before them: they "
+                "are taken to share nothing with it"
+            )
+    return Sharing(
+        segments=segments.behind_prefix(prefix),
+        priority=marks.priority if marks.priority.any() else None,
+        after=after if (after >= 0).any() else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _coverage(
+    config: WorkloadConfig, segments: Segments, marks: Marks, prompt_tokens: Int64Array
+) -> list[str]:
+    """Warn where the number of hash ids does not fit the prompts' lengths."""
+    given = np.array([len(ids) for ids in marks.hash_ids], dtype=np.int64)
+    expected = -(-prompt_tokens // config.trace_block_size)
+    wrong = int(((given > 0) & (np.abs(given - expected) > 1)).sum())
+    if wrong * 100 <= len(segments):
+        return []
+    return [
+        f"{wrong:,} requests have another number of hash_ids than their prompts have blocks of "
+        f"trace_block_size={config.trace_block_size} tokens: check --trace-block-size"
+    ]
