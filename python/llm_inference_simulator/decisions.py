@@ -1,7 +1,8 @@
 """Writes every scheduling decision of a run in the format of recorded vLLM decisions.
 
 One JSON object a line: a header, then ``add``, ``schedule`` and ``update`` lines in order of time
-(``vllm_benchmarks/decision_traces.py`` describes them); so a run can be compared with a real engine.
+(``vllm_benchmarks/decision_traces.py`` describes them), so that a run can be compared with a real
+engine.
 """
 
 from __future__ import annotations

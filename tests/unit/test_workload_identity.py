@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def column(*values: int) -> np.ndarray:
 
 def blocks_of(segments: Segments, block_size: int) -> list[list[int]]:
     offsets, ids = segments.blocks(block_size)
-    return [ids[start:end].tolist() for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [ids[start:end].tolist() for start, end in itertools.pairwise(offsets)]
 
 
 def test_blocks_that_span_two_hash_ids_belong_to_the_later_one() -> None:

@@ -56,7 +56,7 @@ def read(source: TraceSource) -> Trace:
         np.array(prompts, dtype=np.int64),
         np.array(outputs, dtype=np.int64),
         warnings,
-        Marks.build(hash_ids, sessions, priorities),
+        marks=Marks.build(hash_ids, sessions, priorities),
     )
 
 

@@ -71,6 +71,7 @@ def recorded_trace(
     prompt_tokens: Int64Array,
     output_tokens: Int64Array,
     warnings: list[str],
+    *,
     marks: Marks | None = None,
 ) -> Trace:
     """Sort recorded requests by time and count their times from the first.
