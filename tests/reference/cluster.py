@@ -33,7 +33,8 @@ class Engine:
     ends: list[int] = field(default_factory=list)  # of the steps in flight
     last_end: int = 0
     outstanding: int = 0
-    preempted_unseen: int = 0
+    may_schedule_ns: int = -1  # a step ended or an idle engine saw an arrival in this nanosecond
+    scheduled_ns: int = -1
 
 
 @dataclass
@@ -190,7 +191,7 @@ class Cluster:
         self.request_of[number] = request
         engine.scheduler.add(request)
         if not engine.ends:  # 3.1
-            self.at(now, SCHEDULES, index)
+            self.wake(now, index)
 
     def route(self) -> int:
         if self.router == "round_robin":
@@ -200,8 +201,16 @@ class Cluster:
 
     # Engines (section 3)
 
+    def wake(self, now: int, index: int) -> None:
+        self.engines[index].may_schedule_ns = now
+        self.at(now, SCHEDULES, index)
+
     def schedules(self, now: int, index: int) -> None:
         engine = self.engines[index]
+        late_window = bool(engine.ends) and engine.may_schedule_ns != now
+        if late_window or engine.scheduled_ns == now:
+            return
+        engine.scheduled_ns = now
         depth = 2 if engine.settings.async_scheduling else 1
         while len(engine.ends) < depth:
             decision = engine.scheduler.schedule(now)
@@ -256,7 +265,7 @@ class Cluster:
         for request in finished:
             engine.outstanding -= 1
             self.answer(now, request.number, 1)
-        self.at(now, SCHEDULES, index)
+        self.wake(now, index)
 
 
 def simulate(
