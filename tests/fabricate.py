@@ -71,13 +71,32 @@ class EvenTokens:
         offsets = np.cumsum([0, *(len(each) for each in times)])
         return np.concatenate([np.empty(0, dtype=np.int64), *times]), offsets
 
-    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def token_gaps(self, counted: NDArray[np.bool_]) -> ListedGaps:
         """As in the core."""
         gaps = [np.diff(self._times(int(index))) for index in np.flatnonzero(counted)]
-        values, counts = np.unique(
-            np.concatenate([np.empty(0, dtype=np.int64), *gaps]), return_counts=True
-        )
-        return values, counts
+        return ListedGaps(np.concatenate([np.empty(0, dtype=np.int64), *gaps]))
+
+
+class ListedGaps:
+    """Gaps written out one by one."""
+
+    def __init__(self, gaps: NDArray[np.int64]) -> None:
+        self.gaps = np.sort(gaps)
+
+    @property
+    def count(self) -> int:
+        """As in the core."""
+        return len(self.gaps)
+
+    def mean_and_deviation(self) -> tuple[float, float] | None:
+        """As in the core."""
+        if not len(self.gaps):
+            return None
+        return float(self.gaps.mean()), float(self.gaps.std())
+
+    def at_ranks(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As in the core."""
+        return self.gaps[ranks]
 
 
 def engine(**given: Any) -> Any:

@@ -1,11 +1,14 @@
 """Decision traces: what a scheduler decided, call by call, one JSON object a line.
 
-| line | content |
-|---|---|
-| `header` | the vLLM version and the engine's settings, in vLLM's names |
-| `add` | a request enters: `id`, `prompt` tokens, `max_tokens`, `priority`, `arrival` (the tie-breaker of the priority policy) and, with prefix caching, `blocks`: one number for each full block of the prompt, equal for two requests exactly when all their tokens up to the end of the block are |
-| `schedule` | one call: rows `[id, tokens computed before, tokens scheduled]` in order; with it `preempted` ids (sorted), and `free` blocks, `waiting` and `running` requests after it |
-| `update` | the output of the oldest scheduled step is processed: ids that got `tokens`, in scheduled order, and ids that `finished` (sorted) |
+- ``header``: the vLLM version and the engine's settings, in vLLM's names;
+- ``add``: a request enters: ``id``, ``prompt`` tokens, ``max_tokens``, ``priority``, ``arrival``
+  (the tie-breaker of the priority policy) and, with prefix caching, ``blocks``: one number for
+  each full block of the prompt, equal for two requests exactly when all their tokens up to its end
+  are;
+- ``schedule``: one call: rows ``[id, tokens computed before, tokens scheduled]`` in order; with it
+  ``preempted`` ids (sorted), and ``free`` blocks, ``waiting`` and ``running`` requests after it;
+- ``update``: the output of the oldest scheduled step is processed: ids that got ``tokens``, in
+  scheduled order, and ids that ``finished`` (sorted).
 """
 
 from __future__ import annotations
@@ -121,10 +124,11 @@ def _read_lines(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
-        file = (
-            gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
-        )
-        with file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if compressed
+            else path.open(encoding="utf-8") as file
+        ):
             for number, text in enumerate(file, 1):
                 yield _parse_line(path, number, text)
     except UnicodeDecodeError:

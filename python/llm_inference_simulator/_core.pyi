@@ -6,6 +6,18 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "CostModel",
+    "EngineStats",
+    "OperationCost",
+    "Progress",
+    "SchedulerReplay",
+    "Simulation",
+    "StepShape",
+    "TokenGaps",
+    "__version__",
+]
+
 __version__: str
 
 @final
@@ -126,6 +138,14 @@ class EngineStats:
         """Requests routed to the engine."""
 
     @property
+    def prefix_queries(self) -> int:
+        """Tokens that admitted requests looked up in the prefix cache."""
+
+    @property
+    def prefix_hits(self) -> int:
+        """Tokens that they found."""
+
+    @property
     def peak_blocks(self) -> int:
         """Most KV blocks in use at once."""
 
@@ -142,6 +162,18 @@ class EngineStats:
         """Memory traffic of all steps per accelerator (0 where the model has none)."""
 
 @final
+class TokenGaps:
+    """Gaps between consecutive tokens, pooled over requests."""
+
+    @property
+    def count(self) -> int: ...
+    def mean_and_deviation(self) -> tuple[float, float] | None:
+        """(mean, population standard deviation) in nanoseconds; None without gaps."""
+
+    def at_ranks(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The gaps (ns) of these ranks; 0 is the shortest. ValueError for a rank beyond them."""
+
+@final
 class Simulation:
     """A cluster and its workload, advanced slice by slice."""
 
@@ -154,9 +186,19 @@ class Simulation:
         prompt_tokens: NDArray[np.int64],
         output_tokens: NDArray[np.int64],
         max_concurrency: int | None = None,
+        priority: NDArray[np.int64] | None = None,
+        block_offsets: NDArray[np.int64] | None = None,
+        block_ids: NDArray[np.int64] | None = None,
+        request_latency_ns: int = 0,
+        response_latency_ns: int = 0,
         record_steps: bool = False,
+        record_decisions: bool = False,
     ) -> Simulation:
-        """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count)."""
+        """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
+
+        ``block_ids[block_offsets[i]:block_offsets[i + 1]]`` names the contents of request i's first
+        blocks: equal numbers mean equal tokens up to the end of the block.
+        """
 
     def run_slice(self, max_events: int) -> Progress:
         """Process at most ``max_events`` events with the interpreter lock released."""
@@ -171,10 +213,28 @@ class Simulation:
     def trace_hash(self) -> int:
         """64 bits over every step of every engine: equal runs have equal hashes."""
 
-    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Gaps between consecutive tokens of the requests where ``counted``: (gap_ns, how often)."""
+    def token_gaps(self, counted: NDArray[np.bool_]) -> TokenGaps:
+        """Gaps between consecutive tokens of the completed requests where ``counted``."""
 
     def token_times(
         self, requests: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(times, offsets): token times in ns of the i-th request are times[offsets[i]:offsets[i+1]]."""
+        """(times, offsets): those of the i-th request (ns) are times[offsets[i]:offsets[i+1]]."""
+
+@final
+class SchedulerReplay:
+    """A scheduler without a clock, told when to schedule and when outputs arrive."""
+
+    def __new__(
+        cls, settings: Any, block_offsets: NDArray[np.int64], block_ids: NDArray[np.int64]
+    ) -> SchedulerReplay:
+        """``settings`` as in ``Simulation``; the blocks of all requests that will be added."""
+
+    def add(self, request: int, prompt: int, max_tokens: int, priority: int, arrival: int) -> None:
+        """Add request number ``request``; ValueError if the engine would refuse it."""
+
+    def schedule(self) -> tuple[list[tuple[int, int, int]], list[int], int, int, int]:
+        """(rows of (request, computed, tokens), preempted, free blocks, waiting, running)."""
+
+    def update(self) -> tuple[list[int], list[int]]:
+        """Process the oldest scheduled step: (requests that got a token, that finished)."""

@@ -62,7 +62,7 @@ class ClusterConfig(Section):
     """Accelerators in a node; None: exactly what the parallel layout needs."""
     tensor_parallel_size: Count = 1
     data_parallel_size: Count | None = None
-    """Number of engines; None: as many as the accelerators allow (1 where their number is not given)."""
+    """Number of engines; None: as many as the accelerators allow, or 1."""
     router: Literal["round_robin", "least_outstanding"] = "round_robin"
 
     @model_validator(mode="after")
@@ -82,8 +82,9 @@ class ClusterConfig(Section):
         possible = (per_node // tp) * self.n_nodes
         if self.data_parallel_size is not None and self.data_parallel_size > possible:
             raise ValueError(
-                f"data_parallel_size={self.data_parallel_size} engines of tensor_parallel_size={tp} "
-                f"do not fit {self.n_nodes} node(s) of {per_node} accelerators: at most {possible} do"
+                f"data_parallel_size={self.data_parallel_size} engines of "
+                f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
+                f"accelerators: at most {possible} do"
             )
         return self
 
@@ -112,7 +113,7 @@ class EngineConfig(Section):
     max_num_seqs: Count = 256
     max_num_batched_tokens: Count = 8192
     max_model_len: Count | None = None
-    """Longest prompt + output; None: the model's context, or what the KV cache holds if that is less."""
+    """Longest prompt + output; None: the model's context, or what the KV cache holds if less."""
     gpu_memory_utilization: Fraction = 0.9
     block_size: Count = 16
     num_gpu_blocks_override: Annotated[int, Field(ge=2)] | None = None
@@ -135,9 +136,9 @@ class EngineConfig(Section):
 def _require_whole_prompts(max_num_batched_tokens: int, max_model_len: int) -> None:
     if max_num_batched_tokens < max_model_len:
         raise ValueError(
-            f"max_num_batched_tokens={max_num_batched_tokens} is below max_model_len={max_model_len} "
-            "while enable_chunked_prefill is off: a prompt must fit a step; raise the first, lower "
-            "the second or enable chunked prefill"
+            f"max_num_batched_tokens={max_num_batched_tokens} is below "
+            f"max_model_len={max_model_len} while enable_chunked_prefill is off: a prompt must fit "
+            "a step; raise the first, lower the second or enable chunked prefill"
         )
 
 
@@ -162,8 +163,8 @@ class PerformanceModelConfig(Section):
     def _calibration_matches(self) -> Self:
         if self.performance_model == "vllm_roofline" and not self.calibration_data:
             raise ValueError(
-                "performance_model=vllm_roofline needs calibration_data: give a calibration file or "
-                "use performance_model=roofline"
+                "performance_model=vllm_roofline needs calibration_data: give a calibration file "
+                "or use performance_model=roofline"
             )
         if self.performance_model == "roofline" and self.calibration_data:
             raise ValueError(
@@ -183,14 +184,14 @@ class WorkloadConfig(Section):
     num_prompts: Count | None = None
     """Number of requests; None: 1,000, or what ``duration`` or the trace gives."""
     duration: PositiveReal | None = None
-    """Seconds in which requests arrive."""
+    """Seconds in which requests arrive; a trace is cut there."""
     max_concurrency: Count | None = None
-    """Closed loop: a client sends its next request only when fewer than this many are unanswered."""
+    """Closed loop: a request is sent only when fewer than this many are unanswered."""
 
     random_input_len: Count = 1024
     random_output_len: Count = 128
     random_range_ratio: Ratio = 0.0
-    """Lengths are uniform in [len × (1 − ratio), len × (1 + ratio)], as in vLLM."""
+    """Lengths are uniform in [len * (1 - ratio), len * (1 + ratio)], as in vLLM."""
     random_prefix_len: WholeNumber = 0
     """Tokens of a prefix that all prompts share, before ``random_input_len``."""
 
@@ -206,7 +207,7 @@ class WorkloadConfig(Section):
     trace_format: TraceFormat = "auto"
     trace_speedup: PositiveReal = 1.0
     lengths_from: str | None = None
-    """A trace whose (prompt, output) pairs are drawn at random; arrivals come from ``request_rate``."""
+    """A trace whose (prompt, output) pairs are drawn at random; ``request_rate`` sends them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -225,6 +226,10 @@ class WorkloadConfig(Section):
                 f"lengths come from one source, but {' and '.join(lengths)} are given: leave all "
                 "but one out"
             )
+        if self.trace is None and self.lengths_from is None and self.trace_format != "auto":
+            raise ValueError(
+                f"trace_format={self.trace_format!r} needs a trace: give one or leave it out"
+            )
         if self.trace is None and self.trace_speedup != 1.0:
             raise ValueError(
                 f"trace_speedup={self.trace_speedup} needs a trace: for generated arrivals raise "
@@ -236,8 +241,8 @@ class WorkloadConfig(Section):
             and self.request_rate in (None, math.inf)
         ):
             raise ValueError(
-                f"duration={self.duration} needs a finite request_rate: all requests arrive at once "
-                "without one, so give request_rate or num_prompts"
+                f"duration={self.duration} needs a finite request_rate: all requests arrive at "
+                "once without one, so give request_rate or num_prompts"
             )
         for kind in ("input", "output"):
             average = getattr(self, f"avg_{kind}_length")

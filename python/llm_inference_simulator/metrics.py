@@ -15,10 +15,9 @@ Definitions (vLLM's ``calculate_metrics``):
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,37 +157,42 @@ def describe(values: NDArray[Any], percentiles: Sequence[float]) -> Distribution
     )
 
 
-def describe_counts(
-    values: NDArray[np.int64], counts: NDArray[np.int64], percentiles: Sequence[float]
-) -> Distribution:
-    """:func:`describe` of the data in which ``values[i]`` occurs ``counts[i]`` times."""
-    total = int(counts.sum())
-    if not total:
+class Gaps(Protocol):
+    """Pooled gaps between tokens, as the core's ``TokenGaps`` gives them."""
+
+    @property
+    def count(self) -> int:
+        """Number of gaps."""
+
+    def mean_and_deviation(self) -> tuple[float, float] | None:
+        """(mean, population standard deviation) in ns; None without gaps."""
+
+    def at_ranks(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Gaps (ns) by rank; 0 is the shortest."""
+
+
+def describe_gaps(gaps: Gaps, percentiles: Sequence[float]) -> Distribution:
+    """:func:`describe` of the pooled gaps, in nanoseconds."""
+    moments = gaps.mean_and_deviation()
+    if moments is None:
         return Distribution(None, None, None, tuple((p, None) for p in percentiles))
-    mean = float(np.dot(values.astype(np.float64), counts)) / total
-    variance = float(np.dot((values - mean) ** 2, counts)) / total
-    median, *wanted = percentiles_of_counts(values, counts, [50.0, *percentiles])
+    median, *wanted = percentiles_of_gaps(gaps, [50.0, *percentiles])
     return Distribution(
-        mean, median, math.sqrt(variance), tuple(zip(percentiles, wanted, strict=True))
+        moments[0], median, moments[1], tuple(zip(percentiles, wanted, strict=True))
     )
 
 
-def percentiles_of_counts(
-    values: NDArray[np.int64], counts: NDArray[np.int64], percentiles: Sequence[float]
-) -> list[float]:
-    """Equal ``np.percentile(np.repeat(values, counts), percentiles)`` without expanding the data.
+def percentiles_of_gaps(gaps: Gaps, percentiles: Sequence[float]) -> list[float]:
+    """Equal ``np.percentile`` of the gaps written out one by one.
 
     The interpolation is numpy's own, in the same order of operations, so the results are equal
-    bit for bit. ``counts`` are not negative and at least one is positive.
+    bit for bit.
     """
-    order = np.argsort(values, kind="stable")
-    ordered, last_index = values[order], np.cumsum(counts[order]) - 1
-    total = int(last_index[-1]) + 1
-    position = (total - 1) * (np.asarray(percentiles, dtype=np.float64) / 100)
+    position = (gaps.count - 1) * (np.asarray(percentiles, dtype=np.float64) / 100)
     below = np.floor(position)
-    above = np.minimum(below + 1, total - 1)
-    low = ordered[np.searchsorted(last_index, below)]
-    high = ordered[np.searchsorted(last_index, above)]
+    above = np.minimum(below + 1, gaps.count - 1)
+    found = gaps.at_ranks(np.concatenate([below, above]).astype(np.int64))
+    low, high = found[: len(below)], found[len(below) :]
     share, gap = position - below, high - low
     interpolated = np.where(share >= 0.5, high - gap * (1 - share), low + gap * share)
     return [float(value) for value in interpolated]
@@ -208,15 +212,15 @@ def good_requests(
 def summarise(
     columns: Columns,
     window: Window,
-    gaps: tuple[NDArray[np.int64], NDArray[np.int64]],
+    gaps: Gaps,
     *,
     percentiles: Sequence[float],
     objectives_ms: Mapping[str, float],
 ) -> dict[str, Any]:
     """The body of a ``vllm bench serve`` result, plus ``slo_attainment``.
 
-    ``columns`` include those of :func:`derive_latencies`; ``gaps`` are (gap_ns, how often) of the
-    completed counted requests. Undefined values are None.
+    ``columns`` include those of :func:`derive_latencies`; ``gaps`` are those of the completed
+    counted requests. Undefined values are None.
     """
     completed = window.counted & (columns["status"] == COMPLETED)
     duration, n_completed = window.duration_s, int(completed.sum())
@@ -241,7 +245,7 @@ def summarise(
         body["slo_attainment"] = _ratio(n_good, n_counted)
     for metric in LATENCY_METRICS:
         if metric == "itl":
-            statistics = describe_counts(*gaps, percentiles)
+            statistics = describe_gaps(gaps, percentiles)
         else:
             values = columns[f"{metric}_ns"][completed]
             statistics = describe(values[values >= 0], percentiles)

@@ -30,8 +30,8 @@ SCHEMA_VERSION = 1
 class TokenSource(Protocol):
     """Token times on demand, as the core's ``Simulation`` gives them."""
 
-    def token_gaps(self, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(gap_ns, how often) over the requests where ``counted``."""
+    def token_gaps(self, counted: NDArray[np.bool_]) -> metrics.Gaps:
+        """Gaps between tokens of the requests where ``counted``."""
 
     def token_times(
         self, requests: NDArray[np.int64]

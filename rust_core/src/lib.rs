@@ -17,6 +17,7 @@ pub mod router;
 pub mod scheduler;
 pub mod simulation;
 pub mod time;
+pub mod token_gaps;
 pub mod workload;
 
 #[cfg(feature = "python")]

@@ -107,84 +107,58 @@ impl RequestColumns {
         self.status[request] = Status::Completed;
     }
 
-    /// The spans of completed requests that `wanted` selects: each request's in order of time, by
-    /// request.
-    fn spans(&self, wanted: impl Fn(usize) -> bool) -> Vec<Span> {
+    /// Call `take` with the engine and each span of the completed requests that `wanted` selects:
+    /// each request's spans in order of time, by request.
+    pub(crate) fn for_each_span(
+        &self,
+        wanted: impl Fn(usize) -> bool,
+        mut take: impl FnMut(usize, Span),
+    ) {
         let mut broken: Vec<&Span> =
             self.broken_spans.iter().filter(|span| wanted(span.request as usize)).collect();
         broken.sort_by_key(|span| span.request);
         let mut earlier = broken.into_iter().peekable();
-        let mut spans = Vec::new();
         for (request, &(first, last)) in (0_u32..).zip(&self.span) {
-            if self.status[request as usize] != Status::Completed || !wanted(request as usize) {
-                while earlier.next_if(|span| span.request == request).is_some() {}
-                continue;
-            }
+            let row = request as usize;
+            let selected = self.status[row] == Status::Completed && wanted(row);
+            let engine = usize::try_from(self.engine[row]).unwrap_or(0);
             while let Some(&span) = earlier.next_if(|span| span.request == request) {
-                spans.push(span);
-            }
-            spans.push(Span { request, first, last });
-        }
-        spans
-    }
-
-    /// Gaps between consecutive tokens of the completed requests that `counted` selects, as pairs
-    /// (nanoseconds, how often); a length may come more than once.
-    pub fn token_gaps(
-        &self,
-        step_ends: &[&[u64]],
-        counted: impl Fn(usize) -> bool,
-    ) -> Vec<(u64, u64)> {
-        let mut changes: Vec<Vec<i64>> =
-            step_ends.iter().map(|ends| vec![0; ends.len() + 1]).collect();
-        let mut gaps = Vec::new();
-        let mut previous: Option<Span> = None;
-        for span in self.spans(counted) {
-            let engine = self.engine_of(span.request);
-            changes[engine][span.first as usize + 1] += 1;
-            changes[engine][span.last as usize + 1] -= 1;
-            if let Some(before) = previous.filter(|before| before.request == span.request) {
-                let ends = step_ends[engine];
-                gaps.push((ends[span.first as usize] - ends[before.last as usize], 1));
-            }
-            previous = Some(span);
-        }
-        for (ends, changes) in step_ends.iter().zip(&changes) {
-            let mut requests = 0;
-            for (pair, change) in ends.windows(2).zip(&changes[1..]) {
-                requests += change;
-                if let Ok(times @ 1..) = u64::try_from(requests) {
-                    gaps.push((pair[1] - pair[0], times));
+                if selected {
+                    take(engine, span);
                 }
             }
+            if selected {
+                take(engine, Span { request, first, last });
+            }
         }
-        gaps
     }
 
-    /// Token times of the given requests, one after the other, and where each one's begin.
-    pub fn token_times(&self, step_ends: &[&[u64]], requests: &[usize]) -> (Vec<i64>, Vec<i64>) {
+    /// Token times of the given requests at the client, one after the other, and where each one's
+    /// begin; `latency` nanoseconds lie between the end of a step and the client.
+    pub fn token_times(
+        &self,
+        step_ends: &[&[u64]],
+        requests: &[usize],
+        latency: i64,
+    ) -> (Vec<i64>, Vec<i64>) {
         let mut wanted = vec![false; self.span.len()];
         for &request in requests {
             wanted[request] = true;
         }
-        let spans = self.spans(|request| wanted[request]);
+        let mut spans = Vec::new();
+        self.for_each_span(|request| wanted[request], |engine, span| spans.push((engine, span)));
         let mut times = Vec::new();
         let mut offsets = vec![0];
         for &request in requests {
-            let from = spans.partition_point(|span| (span.request as usize) < request);
-            let own = spans[from..].iter().take_while(|span| span.request as usize == request);
-            for span in own {
-                let ends = step_ends[self.engine_of(span.request)];
-                let steps = &ends[span.first as usize..=span.last as usize];
-                times.extend(steps.iter().map(|&end| end.cast_signed()));
+            let from = spans.partition_point(|(_, span)| (span.request as usize) < request);
+            let own = spans[from..].iter().take_while(|(_, span)| span.request as usize == request);
+            for &(engine, span) in own {
+                let steps = &step_ends[engine][span.first as usize..=span.last as usize];
+                times.extend(steps.iter().map(|&end| end.cast_signed() + latency));
             }
             offsets.push(i64::try_from(times.len()).unwrap_or(i64::MAX));
         }
         (times, offsets)
-    }
-
-    fn engine_of(&self, request: u32) -> usize {
-        usize::try_from(self.engine[request as usize]).unwrap_or(0)
     }
 }
 

@@ -269,6 +269,11 @@ impl Simulation {
         self.records.decisions.as_ref()
     }
 
+    /// Nanoseconds between the end of a step and the client.
+    pub(crate) const fn response_latency_ns(&self) -> i64 {
+        self.options.response_latency.as_nanos().cast_signed()
+    }
+
     /// End times of the steps of each engine.
     pub fn step_ends(&self) -> Vec<&[u64]> {
         self.engines.iter().map(Engine::step_ends).collect()

@@ -10,10 +10,6 @@ from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.performance_models import RooflinePerformanceModel
 
 
-def largest(parts: dict) -> object:
-    return max(parts.values(), key=lambda part: part.seconds)
-
-
 def test_llama_2_70b_decode_at_batch_1_is_bound_by_reading_the_weights() -> None:
     model = RooflinePerformanceModel("llama2-70b", "h100-sxm", 8)
     parts = model.breakdown_decode(1, 1024)
@@ -39,7 +35,8 @@ def test_prefill_of_8k_tokens_is_compute_bound(name: str, tensor_parallel_size: 
     )
     for component in ("qkv_projection", "attention_prefill", "mlp_up", "mlp_down"):
         assert parts[component].bound == "compute", component
-    assert largest(parts).bound == "compute"
+    compute_s = sum(part.seconds for part in parts.values() if part.bound == "compute")
+    assert compute_s > 0.5 * sum(part.seconds for part in parts.values())
 
 
 def test_prefill_operations_are_two_a_parameter_and_token_plus_attention() -> None:
@@ -106,6 +103,7 @@ def test_fp8_weights_halve_the_bytes_and_double_the_rate() -> None:
     )
     assert fp8.shape.weight_bytes == plain.shape.weight_bytes / 2
     xpu = load_xpu("h100-sxm")
+    assert xpu.fp8_flops is not None
     assert fp8.hardware.prefill.linear_flops == xpu.fp8_flops * xpu.compute_efficiency_of("fp8")
     on_a100 = RooflinePerformanceModel(
         "llama-3.1-8b", "a100", engine=EngineConfig(quantization="fp8")

@@ -2,41 +2,75 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import llm_inference_simulator._core as core
 from llm_inference_simulator import metrics
+from llm_inference_simulator.cluster import EngineSettings
+from tests.fabricate import ListedGaps
 
-gaps = st.lists(
-    st.tuples(st.integers(1, 10**12), st.integers(0, 40)), min_size=1, max_size=30
-).filter(lambda pairs: sum(count for _, count in pairs) > 0)
 wanted = st.lists(st.floats(0, 100), min_size=1, max_size=5)
 
 
-@given(gaps, wanted)
-def test_weighted_percentiles_equal_numpy_on_expanded_data(
-    pairs: list[tuple[int, int]], percentiles: list[float]
-) -> None:
-    values = np.array([value for value, _ in pairs], dtype=np.int64)
-    counts = np.array([count for _, count in pairs], dtype=np.int64)
-    expanded = np.repeat(values, counts)
-    expected = [float(np.percentile(expanded, percentile)) for percentile in percentiles]
-    assert metrics.percentiles_of_counts(values, counts, percentiles) == expected
+@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=50), wanted)
+def test_interpolation_equals_numpys(values: list[int], percentiles: list[float]) -> None:
+    gaps = ListedGaps(np.array(values, dtype=np.int64))
+    expected = [float(np.percentile(gaps.gaps, percentile)) for percentile in percentiles]
+    assert metrics.percentiles_of_gaps(gaps, percentiles) == expected
 
 
-@given(gaps)
-def test_weighted_mean_and_deviation_equal_those_of_expanded_data(
-    pairs: list[tuple[int, int]],
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50_000), st.integers(1, 60), st.integers(1, 20)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from([1, 1000, 10**6, 10**10, 10**14]),
+    st.integers(8, 40),
+    wanted,
+)
+def test_the_cores_pooled_gaps_equal_those_of_its_token_times(
+    rows: list[tuple[int, int, int]], step_ns: int, blocks: int, percentiles: list[float]
 ) -> None:
-    values = np.array([value for value, _ in pairs], dtype=np.int64)
-    counts = np.array([count for _, count in pairs], dtype=np.int64)
-    expanded = np.repeat(values, counts)
-    statistics = metrics.describe_counts(values, counts, [])
-    assert statistics.mean == pytest.approx(float(np.mean(expanded)), rel=1e-12)
-    assert statistics.std == pytest.approx(float(np.std(expanded)), rel=1e-9, abs=1e-3)
-    assert statistics.median == float(np.median(expanded))
+    """From nanoseconds to days, with preemptions: what is pooled is what token times say."""
+    arrival, prompt, output = (
+        np.array(column, dtype=np.int64) for column in zip(*sorted(rows), strict=True)
+    )
+    settings = EngineSettings(
+        max_num_seqs=6,
+        max_num_batched_tokens=32,
+        max_model_len=200,
+        block_size=4,
+        num_gpu_blocks=blocks,
+    )
+    run = core.Simulation(
+        pools=[(settings, core.CostModel.fixed(step_ns, 3, 5, 1), 2)],
+        router="round_robin",
+        arrival_ns=arrival,
+        prompt_tokens=prompt,
+        output_tokens=output,
+    )
+    assert run.run_slice(10**9).done
+    counted = run.request_columns()["arrival_ns"] % 2 == 0
+    times, offsets = run.token_times(np.flatnonzero(counted))
+    listed = np.concatenate(
+        [np.diff(times[start:end]) for start, end in itertools.pairwise(offsets)]
+        or [np.empty(0, dtype=np.int64)]
+    )
+    gaps = run.token_gaps(counted)
+    assert gaps.count == len(listed)
+    if len(listed):
+        statistics = metrics.describe_gaps(gaps, percentiles)
+        expected = metrics.describe(listed, percentiles)
+        assert statistics.percentiles == expected.percentiles
+        assert statistics.median == expected.median
+        assert statistics.mean == pytest.approx(expected.mean, rel=1e-12)
+        assert statistics.std == pytest.approx(expected.std, rel=1e-9, abs=1e-3)
 
 
 requests = st.lists(

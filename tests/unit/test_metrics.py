@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llm_inference_simulator import metrics
-from tests.fabricate import EvenTokens, columns
+from tests.fabricate import EvenTokens, ListedGaps, columns
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -114,7 +114,7 @@ def test_statistics_of_nothing_are_undefined() -> None:
     nothing = np.empty(0, dtype=np.int64)
     for statistics in (
         metrics.describe(nothing, [99.0]),
-        metrics.describe_counts(nothing, nothing, [99.0]),
+        metrics.describe_gaps(ListedGaps(nothing), [99.0]),
     ):
         assert statistics == metrics.Distribution(None, None, None, ((99.0, None),))
 

@@ -35,7 +35,7 @@ class RooflineParameters(Section):
 
 
 class CalibrationFile(Section):
-    """A calibration as it is stored: parameters, what they were measured on, and how well they fit."""
+    """A calibration as it is stored: parameters, and what they were measured on."""
 
     schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     kind: Literal["roofline"] = "roofline"

@@ -222,7 +222,7 @@ def _patterned_kinds(keys: ConfigKeys, family: Family, layers: int) -> tuple[Att
         default = 2 if rule == "every_second" else 6
         period = keys.integer("sliding_window_pattern", "_sliding_window_pattern", default=default)
         return _kinds([(layer + 1) % period != 0 for layer in range(layers)])
-    return ("sliding",) * layers
+    return _kinds([True] * layers)
 
 
 def _kinds(windowed: list[bool], kind: AttentionKind = "sliding") -> tuple[AttentionKind, ...]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_inference_simulator.catalog.config_keys import ConfigKeys
@@ -50,9 +49,12 @@ def load_model(name_or_path: str) -> ModelSpec:
     A catalogue name wins over a file of that name: write ``./NAME`` to mean the file. Raises
     :class:`ConfigError` for a name that is neither, with the nearest one.
     """
-    entry = _by_name().get(name_or_path.casefold())
+    wanted = name_or_path.casefold()
+    if "/" not in wanted and (_CONFIGS / f"{wanted}.json").is_file():
+        return _load_shipped(wanted)  # without reading the index
+    entry = _by_name().get(wanted)
     if entry is not None:
-        return _load_entry(entry)
+        return _load_shipped(entry.name)
     path = Path(name_or_path)
     if path.exists() or path.suffix == ".json" or name_or_path.startswith((".", "/", "~")):
         return read_model_config(path.expanduser())
@@ -60,28 +62,17 @@ def load_model(name_or_path: str) -> ModelSpec:
         unknown_name(
             "model",
             name_or_path,
-            suggestions(entry.names for entry in _index()),
+            [known for entry in _index() for known in entry.names],
             remedy="(`models` lists the catalogue; a config.json or its folder works too)",
         )
     )
 
 
-def suggestions(names: Iterable[Iterable[str]]) -> list[str]:
-    """Names to offer for a mistyped one: all that entries answer to."""
-    return [name for group in names for name in group]
-
-
 @functools.cache
-def _load_entry(entry: ModelEntry) -> ModelSpec:
-    spec = read_model_config(entry.config_file, name=entry.name)
+def _load_shipped(name: str) -> ModelSpec:
+    spec = read_model_config(_CONFIGS / f"{name}.json", name=name)
     # The file's place on this machine says nothing to a reader of results.
-    return _with_source(spec, entry.name)
-
-
-def _with_source(spec: ModelSpec, source: str) -> ModelSpec:
-    from dataclasses import replace
-
-    return replace(spec, source=source)
+    return replace(spec, source=name)
 
 
 @functools.cache

@@ -25,6 +25,8 @@ _FOLDER = Path(__file__).parent / "xpus"
 _TOP_KEYS = ("name", "description", "vendor", "aliases", "figures", "prices")
 _PRICE_KEYS = ("tier", "usd_per_hour", "source", "date")
 _FIGURE_KEYS = ("value", "source")
+_LARGEST_USABLE_SHARE = 1.1
+"""Some parts are sold by the GB and have as many GiB, 7.4 % more."""
 
 
 def list_xpus() -> list[XpuSpec]:
@@ -39,12 +41,9 @@ def load_xpu(name_or_path: str) -> XpuSpec:
     :class:`ConfigError` naming the key that is missing, unknown or out of range.
     """
     wanted = name_or_path.casefold()
-    # The file of the canonical name alone, so that a run does not read the whole catalogue.
-    if (_FOLDER / f"{wanted}.yaml").is_file() and "/" not in wanted:
-        return _load_shipped(wanted)
-    for spec in () if _looks_like_path(name_or_path) else _catalogue():
-        if wanted in spec.aliases:
-            return spec
+    shipped = None if _looks_like_path(name_or_path) else _find_shipped(wanted)
+    if shipped is not None:
+        return shipped
     path = Path(name_or_path).expanduser()
     if path.exists() or _looks_like_path(name_or_path):
         return read_xpu(path)
@@ -64,12 +63,20 @@ def read_xpu(path: Path) -> XpuSpec:
     data = read_mapping(path, "accelerator file")
     keys = ConfigKeys(data, f"accelerator file {path.name}")
     _refuse_unknown(keys, _TOP_KEYS)
+    for key in ("aliases", "prices"):
+        if key in keys and data[key] is None:
+            raise keys.fail(f"{key} is empty: write a list, or leave the key out")
     section = keys.section("figures")
     if section is None:
         raise keys.fail("key 'figures' is missing: add it")
     values, sources = _read_figures(section)
     if values["link_bytes_per_s"] is None and values["pcie_bytes_per_s"] is None:
         raise section.fail("give link_gb_per_s or pcie_gb_per_s (or both): accelerators must talk")
+    if values["usable_memory_bytes"] > _LARGEST_USABLE_SHARE * values["memory_bytes"]:
+        raise section.fail(
+            f"usable_memory_gib={section.data['usable_memory_gib']['value']} exceeds memory_gb="
+            f"{section.data['memory_gb']['value']}: check the units (GiB and GB, not MiB)"
+        )
     aliases = keys.sequence("aliases") or []
     if not all(isinstance(alias, str) and alias for alias in aliases):
         raise keys.fail("aliases must be a list of names")
@@ -82,6 +89,18 @@ def read_xpu(path: Path) -> XpuSpec:
         sources=MappingProxyType(sources),
         **values,
     )
+
+
+def _find_shipped(wanted: str) -> XpuSpec | None:
+    if (_FOLDER / f"{wanted}.yaml").is_file():
+        return _load_shipped(wanted)
+    for path in sorted(_FOLDER.glob("*.yaml")):
+        # Parsing the whole catalogue takes longer than a small run: parse what mentions the name.
+        if f'"{wanted}"' in path.read_text(encoding="utf-8"):
+            spec = _load_shipped(path.stem)
+            if wanted in spec.aliases:
+                return spec
+    return None
 
 
 def _looks_like_path(text: str) -> bool:
@@ -109,9 +128,11 @@ def _read_figures(section: ConfigKeys) -> tuple[dict[str, Any], dict[str, str]]:
                     f"key {key!r} is missing: add {{value: …, source: …}} ({figure.meaning})"
                 )
             continue
-        entry = section.section(key)
-        if entry is None:
-            raise section.fail(f"{key} must be {{value: …, source: …}}, not null")
+        if not isinstance(section.data[key], dict):
+            raise section.fail(
+                f"{key}={section.data[key]!r} must be written as {{value: …, source: …}}"
+            )
+        entry = ConfigKeys(section.data[key], f"{section.source}: {key}")
         _refuse_unknown(entry, _FIGURE_KEYS)
         values[figure.field] = _checked(section, key, figure, entry.data)
         sources[key] = entry.text("source")

@@ -147,7 +147,7 @@ def _add_what_runs(parser: Parser) -> None:
     group.add(
         "--dtype",
         value="TYPE",
-        text="auto, bfloat16, float16 or float32 (default: auto, the model's own)",
+        text="auto, bfloat16 or float16 (default: auto, the model's own)",
         section="engine",
     )
     group.add(
@@ -245,6 +245,11 @@ def _add_performance(parser: Parser) -> None:
         "roofline)",
     )
     group.add("--calibration-data", value="FILE", text="calibration file (default: none)")
+    group.add(
+        "--all-reduce",
+        value="NAME",
+        text="ring, tree or auto, the faster for each payload (default: auto)",
+    )
 
 
 def _add_load(parser: Parser) -> None:

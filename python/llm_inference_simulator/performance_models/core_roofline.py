@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_inference_simulator.catalog import WEIGHT_FORMATS, ComputeDtype, ModelSpec, XpuSpec
+from llm_inference_simulator.capacity import resolve_quantization
+from llm_inference_simulator.catalog import ComputeDtype, ModelSpec, XpuSpec
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
 
@@ -14,7 +15,7 @@ BYTES_PER_16_BIT = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RooflineModelShape:
-    """A dense transformer in plain numbers (docs/cost_model.md); the core reads these attributes."""
+    """A dense transformer in plain numbers (docs/cost_model.md), as the core reads it."""
 
     num_layers: int
     hidden_size: int
@@ -70,14 +71,8 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
     Weight-only formats, and formats that the accelerator cannot multiply, are widened to 16 bits
     on the fly, as vLLM's kernels do: they save bytes, not operations.
     """
-    own, asked = model.quantization, engine.quantization
-    if own is not None and asked is not None and own.format != asked:
-        raise ConfigError(
-            f"quantization={asked!r} contradicts the {own.format} weights of model {model.name!r}: "
-            "leave it out"
-        )
+    spec = resolve_quantization(model, engine)
     dense = activation_dtype(model, engine)
-    spec = own or (WEIGHT_FORMATS[asked] if asked is not None else None)
     if spec is None:
         return WeightFormat(bytes_per_weight=BYTES_PER_16_BIT, compute_dtype=dense)
     if not {"attention", "mlp"} <= set(spec.components):
@@ -86,7 +81,7 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
             "the roofline of dense models does not price: use a version with one format"
         )
     size = (spec.bits + spec.overhead_bits) / 8
-    if spec.weight_only or (spec.format != "fp8" and spec.format != "int8"):
+    if spec.weight_only or not (spec.format == "fp8" or spec.format == "int8"):  # noqa: PLR1714
         return WeightFormat(bytes_per_weight=size, compute_dtype=dense)
     if xpu.peak_flops(spec.format) is not None:
         return WeightFormat(bytes_per_weight=size, compute_dtype=spec.format)

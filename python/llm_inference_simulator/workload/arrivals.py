@@ -53,7 +53,7 @@ def _counted(
         return to_ns(np.arange(1, n + 1, dtype=np.float64) / rate), int(to_ns(total_s))
     times = np.cumsum(_gaps(rng, rate, burstiness, n))
     if not 0 < times[-1] < math.inf:
-        raise _too_bursty(burstiness)
+        raise _undrawable(burstiness)
     arrivals = to_ns(times * (total_s / times[-1]))
     return arrivals, int(arrivals[-1])
 
@@ -96,8 +96,9 @@ def _drawn_until(
     drawn, now_s = 0, 0.0
     while now_s < duration_s and drawn < wanted:
         times = now_s + np.cumsum(_gaps(rng, rate, burstiness, block))
-        if drawn + block > MAX_REQUESTS or not math.isfinite(times[-1]):
-            raise _too_bursty(burstiness)
+        # Gaps that all underflow would never get anywhere.
+        if drawn + block > MAX_REQUESTS or not now_s < times[-1] < math.inf:
+            raise _undrawable(burstiness)
         parts.append(times)
         drawn += block
         now_s = float(times[-1])
@@ -108,7 +109,7 @@ def _drawn_until(
 def _gaps(rng: np.random.Generator, rate: float, burstiness: float, n: int) -> NDArray[np.float64]:
     scale = 1.0 / (rate * burstiness)
     if not math.isfinite(scale):
-        raise _too_bursty(burstiness)
+        raise _undrawable(burstiness)
     return rng.gamma(burstiness, scale, n)
 
 
@@ -133,8 +134,8 @@ def _check_time(seconds: float, what: str) -> None:
         )
 
 
-def _too_bursty(burstiness: float) -> WorkloadError:
+def _undrawable(burstiness: float) -> WorkloadError:
     return WorkloadError(
-        f"burstiness={burstiness} is too small: the gaps cannot be drawn in double precision; "
-        "use 0.01 or more"
+        f"burstiness={burstiness} makes gaps that double precision cannot hold: use 0.01 to 1e6, "
+        "or inf for constant gaps"
     )

@@ -67,7 +67,7 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
     arrival_ns: Int64Array
     prompt_tokens: Int64Array
@@ -84,7 +84,7 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
     warnings: tuple[str, ...] = ()
     if config.lengths_from is not None:
         limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
-        pool = _load(config.lengths_from, "auto", limits)
+        pool = _load(config.lengths_from, config.trace_format, limits)
         warnings = pool.warnings
         pairs = stream(seed, Stream.LENGTH_PAIRS)
         prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
@@ -247,13 +247,14 @@ def _retimed(config: WorkloadConfig, seed: int, trace: Trace) -> _Rows:
     """Take the trace's lengths in their order, at generated times."""
     if config.duration is not None and not _has_finite_rate(config):
         raise WorkloadError(
-            f"duration={config.duration} has no effect with request_rate={config.request_rate}: all "
-            "requests arrive at once; leave one out"
+            f"duration={config.duration} has no effect with request_rate={config.request_rate}: "
+            "all requests arrive at once; leave one out"
         )
     n = min(config.num_prompts or len(trace), len(trace))
     warnings = [*trace.warnings, *_too_few(config, len(trace))]
     arrivals, duration_ns = _arrivals(config, seed, n)
-    if config.duration is not None and len(arrivals) == n == len(trace):
+    used_up = len(arrivals) == n == len(trace) != config.num_prompts
+    if config.duration is not None and used_up:
         warnings.append(
             f"the trace's {n:,} requests are used up before duration={config.duration:g} s"
         )
@@ -275,7 +276,7 @@ def _too_few(config: WorkloadConfig, available: int) -> tuple[str, ...]:
     if wanted is None or wanted <= available:
         return ()
     return (
-        f"num_prompts={wanted:,} is more than the {available:,} requests of the trace: all are used",
+        f"num_prompts={wanted:,} exceeds the {available:,} requests of the trace: all are used",
     )
 
 

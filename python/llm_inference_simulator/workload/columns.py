@@ -20,7 +20,7 @@ MAX_REQUESTS = 100_000_000
 Int64Array = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Workload:
     """Requests in the order of their arrival (docs/spec.md, section 2).
 

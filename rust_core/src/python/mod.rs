@@ -18,7 +18,7 @@ mod _core {
     #[pymodule_export]
     use super::replay::PySchedulerReplay;
     #[pymodule_export]
-    use super::simulation::{PyEngineStats, PyProgress, PySimulation};
+    use super::simulation::{PyEngineStats, PyProgress, PySimulation, PyTokenGaps};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -16,6 +16,7 @@ use crate::error::SimError;
 use crate::router::RoutingPolicy;
 use crate::simulation::{Options, Pool, Progress, Simulation};
 use crate::time::SimDuration;
+use crate::token_gaps::TokenGaps;
 use crate::workload::Workload;
 
 /// Where a simulation stands.
@@ -113,6 +114,45 @@ pub(crate) struct PySimulation {
     simulation: Mutex<Simulation>,
     /// Exceptions of Python cost models, by pool.
     raised: Vec<Raised>,
+}
+
+/// Gaps between consecutive tokens, pooled over requests.
+#[pyclass(name = "TokenGaps", module = "llm_inference_simulator._core", frozen)]
+pub(crate) struct PyTokenGaps {
+    gaps: TokenGaps,
+    simulation: Py<PySimulation>,
+}
+
+#[pymethods]
+impl PyTokenGaps {
+    #[getter]
+    fn count(&self) -> u64 {
+        self.gaps.count()
+    }
+
+    /// (mean, population standard deviation) in nanoseconds; None without gaps.
+    fn mean_and_deviation(&self, py: Python<'_>) -> PyResult<Option<(f64, f64)>> {
+        let simulation = self.simulation.get().lock(py)?;
+        Ok(self.gaps.mean_and_deviation(&simulation.step_ends()))
+    }
+
+    /// The gaps of these ranks in nanoseconds; 0 is the shortest.
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    fn at_ranks<'py>(
+        &self,
+        py: Python<'py>,
+        ranks: PyReadonlyArray1<'_, i64>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let count = self.gaps.count();
+        let checked = |&rank: &i64| match u64::try_from(rank) {
+            Ok(rank) if rank < count => Ok(rank),
+            _ => Err(PyValueError::new_err(format!("rank {rank} is not one of {count}"))),
+        };
+        let ranks = ranks.as_slice()?.iter().map(checked).collect::<PyResult<Vec<u64>>>()?;
+        let simulation = self.simulation.get().lock(py)?;
+        let gaps = self.gaps.at_ranks(&simulation.step_ends(), &ranks);
+        Ok(signed(py, gaps.into_iter()))
+    }
 }
 
 /// One of a step's sums.
@@ -271,14 +311,13 @@ impl PySimulation {
         Ok(self.lock(py)?.trace_hash())
     }
 
-    /// Gaps between consecutive tokens of counted requests: (gap, how often).
+    /// Gaps between consecutive tokens of counted requests.
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
-    fn token_gaps<'py>(
-        &self,
-        py: Python<'py>,
+    fn token_gaps(
+        slf: &Bound<'_, Self>,
         counted: PyReadonlyArray1<'_, bool>,
-    ) -> PyResult<Columns<'py>> {
-        let simulation = self.lock(py)?;
+    ) -> PyResult<PyTokenGaps> {
+        let simulation = slf.get().lock(slf.py())?;
         let counted = counted.as_slice()?;
         let requests = simulation.prompt_tokens().len();
         if counted.len() != requests {
@@ -286,9 +325,8 @@ impl PySimulation {
             return Err(PyValueError::new_err(message));
         }
         let ends = simulation.step_ends();
-        let gaps = simulation.requests().token_gaps(&ends, |request| counted[request]);
-        let lengths = signed(py, gaps.iter().map(|&(gap, _)| gap));
-        Ok((lengths, signed(py, gaps.iter().map(|&(_, times)| times))))
+        let gaps = TokenGaps::new(simulation.requests(), &ends, |request| counted[request]);
+        Ok(PyTokenGaps { gaps, simulation: slf.clone().unbind() })
     }
 
     /// Token times of the given requests and where each one's begin.
@@ -306,7 +344,8 @@ impl PySimulation {
         };
         let wanted = requests.as_slice()?.iter().map(checked).collect::<PyResult<Vec<usize>>>()?;
         let ends = simulation.step_ends();
-        let (times, offsets) = simulation.requests().token_times(&ends, &wanted);
+        let (times, offsets) =
+            simulation.requests().token_times(&ends, &wanted, simulation.response_latency_ns());
         Ok((times.into_pyarray(py), offsets.into_pyarray(py)))
     }
 }

@@ -10,16 +10,23 @@ from typing import Any
 from llm_inference_simulator.workload.columns import MAX_TOKENS
 from llm_inference_simulator.workload.traces.source import TraceSource
 
+# Built once: json.loads would build a decoder for every line.
+_PLAIN = json.JSONDecoder()
+_EXACT = json.JSONDecoder(parse_float=Decimal)
+
 
 def parse(source: TraceSource, text: str, row: int | None = None, *, exact: bool = False) -> Any:
     """Parse one JSON value; with ``exact``, fractions become Decimal."""
     try:
-        return json.loads(text, parse_float=Decimal if exact else None)
+        return (_EXACT if exact else _PLAIN).decode(text)
     except json.JSONDecodeError as cause:
-        at_end = cause.pos >= len(text.rstrip())
+        at_end = cause.pos >= len(text.rstrip()) or cause.msg.startswith("Unterminated")
         problem = "the JSON is cut off" if at_end else f"not valid JSON: {cause.msg}"
         place = f"column {cause.colno}" if row is not None else f"line {cause.lineno}"
         raise source.error(f"{problem} ({place})", row=row) from None
+    except ValueError:
+        # Python refuses to read whole numbers of thousands of digits.
+        raise source.error("it holds a number that is too long", row=row) from None
     except RecursionError:
         raise source.error("the JSON is nested too deeply", row=row) from None
 

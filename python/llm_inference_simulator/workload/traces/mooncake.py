@@ -47,7 +47,8 @@ def read(source: TraceSource) -> Trace:
             "prompt is computed in full"
         )
     if ignored:
-        warnings.append(f"keys that are not used: {', '.join(ignored)}")
+        names = ", ".join(map(json_values.show, list(ignored)[:10]))
+        warnings.append(f"{len(ignored)} keys are not used: {names}")
     return recorded_trace(
         source,
         np.array(times, dtype=np.int64),

@@ -14,9 +14,12 @@ from llm_inference_simulator.workload.columns import MAX_TIME_NS, MAX_TOKENS, In
 NS_PER_SECOND = 10**9
 NS_PER_MILLISECOND = 10**6
 
-_WHOLE = re.compile(r"[0-9]{1,15}(\.0*)?")
-_DECIMAL = re.compile(r"[0-9]{1,25}(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_WHOLE = re.compile(r"0*([0-9]+)(\.0*)?")
+_DECIMAL = re.compile(r"[0-9]{1,100}(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _NUMBER_LIKE = re.compile(r"-?([0-9.]+([eE][-+]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE)
+
+_SAFE_DIGITS = len(str(MAX_TOKENS))
+"""A number of fewer digits is at most MAX_TOKENS."""
 
 RowError = Callable[[int, str], WorkloadError]
 """Makes the error of a row (counted from 0) from the problem."""
@@ -25,25 +28,26 @@ RowError = Callable[[int, str], WorkloadError]
 def token_column(texts: Sequence[str], name: str, error: RowError) -> Int64Array:
     """Read token counts: whole numbers up to MAX_TOKENS ("374", or "374.0" as pandas writes)."""
     joined = "".join(texts)
-    if joined.isascii() and joined.isdigit() and all(texts):
-        values = list(map(int, texts))
-        if max(values) <= MAX_TOKENS:
-            return np.array(values, dtype=np.int64)
+    shortest, longest = min(map(len, texts)), max(map(len, texts))
+    if joined.isascii() and joined.isdigit() and 0 < shortest <= longest < _SAFE_DIGITS:
+        return np.array(list(map(int, texts)), dtype=np.int64)
     return np.array(
         [_token_count(text, name, row, error) for row, text in enumerate(texts)], dtype=np.int64
     )
 
 
 def _token_count(text: str, name: str, row: int, error: RowError) -> int:
-    stripped = text.strip()
-    if not _WHOLE.fullmatch(stripped):
-        raise error(
-            row, f"{name}={text!r} {_complaint(stripped)}: it must be a whole number of tokens"
-        )
-    value = int(stripped.partition(".")[0])
-    if value > MAX_TOKENS:
-        raise error(row, f"{name}={text!r} is too large: at most {MAX_TOKENS} tokens")
-    return value
+    match = _WHOLE.fullmatch(text.strip())
+    if match is None:
+        complaint = _complaint(text.strip())
+        raise error(row, f"{name}={_short(text)} {complaint}: it must be a whole number")
+    if len(match[1]) > _SAFE_DIGITS or int(match[1]) > MAX_TOKENS:
+        raise error(row, f"{name}={_short(text)} is too large: at most {MAX_TOKENS} tokens")
+    return int(match[1])
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _complaint(text: str) -> str:
@@ -73,8 +77,8 @@ def time_ns(text: str, unit_ns: int, name: str, row: int, error: RowError) -> in
         complaint = _complaint(stripped)
         if complaint == "is not whole":
             complaint = "is not a number"
-        raise error(row, f"{name}={text!r} {complaint}: it must be a time of 0 or more")
+        raise error(row, f"{name}={_short(text)} {complaint}: it must be a time of 0 or more")
     value = Decimal(stripped) * unit_ns
     if value > MAX_TIME_NS:
-        raise error(row, f"{name}={text!r} is too large: at most {MAX_TIME_NS // unit_ns}")
+        raise error(row, f"{name}={_short(text)} is too large: at most {MAX_TIME_NS // unit_ns}")
     return int(value.to_integral_value(ROUND_HALF_EVEN))

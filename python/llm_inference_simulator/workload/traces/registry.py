@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def load_trace(path: Path, trace_format: str = "auto", limits: TraceLimits | Non
                 "trace_format", trace_format, FORMATS, remedy=f"(known: {', '.join(FORMATS)})"
             )
         )
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names the system refuses
         if trace_format not in ("auto", SERVEGEN) or not servegen.is_client_folder(path):
             raise WorkloadError(
                 f"trace {path} is a folder: give a file, or a folder with ServeGen's "

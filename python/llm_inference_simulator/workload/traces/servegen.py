@@ -175,7 +175,11 @@ def _check_size(path: Path, clients: list[Client], origin_ns: int, limit_ns: int
 
 def _trace_files(folder: Path) -> list[Path]:
     numbered = []
-    for file in folder.iterdir():
+    try:
+        files = list(folder.iterdir())
+    except OSError as cause:
+        raise WorkloadError(f"trace folder {folder} cannot be read: {cause.strerror}") from None
+    for file in files:
         match = re.fullmatch(r"chunk-([0-9]+)-trace\.csv(\.gz)?", file.name)
         if match:
             numbered.append((int(match[1]), file.name, file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -79,10 +80,10 @@ class LengthPool:
         if not isinstance(text, str):
             raise self._source.error(f"{where} is not a string with a dictionary")
         try:
-            table = json_values.parse(self._source, _UNQUOTED_KEY.sub(r'"\1":', text))
+            table = json.loads(_UNQUOTED_KEY.sub(r'"\1":', text))
             lengths = np.array([int(key) for key in table], dtype=np.int64)
             weights = np.array(list(table.values()), dtype=np.float64)
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise self._source.error(
                 f"{where} is not a dictionary of length: probability"
             ) from None

@@ -66,3 +66,5 @@ def _read_bytes(path: Path) -> bytes:
         raise WorkloadError(f"trace {path} is a folder: give a file") from None
     except OSError as cause:
         raise WorkloadError(f"trace {path} cannot be read: {cause.strerror}") from None
+    except ValueError as cause:
+        raise WorkloadError(f"trace {str(path)!r} cannot be read: {cause}") from None

@@ -10,7 +10,7 @@ from llm_inference_simulator.workload.columns import MAX_TIME_NS, Int64Array
 from llm_inference_simulator.workload.traces.source import TraceSource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
     """Requests of a trace, in order of arrival; the columns are int64 and equally long."""
 

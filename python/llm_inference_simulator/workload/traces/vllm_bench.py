@@ -46,9 +46,7 @@ def read(source: TraceSource) -> Trace:
         # A request that failed before it was sent has the reading 0, far from all others.
         unsent = failed & (times == 0) & (times.max(initial=0) > 0)
         if unsent.any():
-            warnings.append(
-                f"{np.count_nonzero(unsent):,} of them were never sent and are left out"
-            )
+            warnings.append(f"{np.count_nonzero(unsent):,} of them were never sent: left out")
             times, prompts, outputs = times[~unsent], prompts[~unsent], outputs[~unsent]
     return recorded_trace(source, times, prompts, outputs, warnings)
 
@@ -83,7 +81,7 @@ def _times(source: TraceSource, values: Any) -> Int64Array:
     for row, value in enumerate(values, start=1):
         if type(value) not in (int, float) or not 0 <= value <= largest:
             raise source.error(
-                f"start_times={json_values.show(value)} is not a time in seconds from 0 to {largest}",
+                f"start_times={json_values.show(value)} is no number of seconds (0 to {largest})",
                 row=row,
             )
     # A double holds a reading of 10 days to a tenth of a nanosecond.

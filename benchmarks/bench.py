@@ -1,0 +1,143 @@
+"""Speed of the core beside the pure-Python reference, on the same workload, in one run.
+
+    make bench
+
+512 prompt tokens, 128 output tokens, Poisson arrivals at a batch of about 11, one engine, no prefix
+caching. Loop against loop: building the columns is not timed. The reference runs fewer requests of
+the same workload. Then how the core's cost per request moves with one quantity at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from llm_inference_simulator import _core
+from llm_inference_simulator.cluster import EngineSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from reference import naive_run
+
+STEP_NS, PREFILL_TOKEN_NS, DECODE_SEQ_NS = 8_000_000, 20_000, 100_000
+SETTINGS = EngineSettings(
+    max_num_seqs=256,
+    max_num_batched_tokens=8192,
+    max_model_len=131_072,
+    block_size=16,
+    num_gpu_blocks=20_000,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measured configuration."""
+
+    requests: int = 300_000
+    prompt: int = 512
+    output: int = 128
+    rate_per_s: float = 8.0
+    engines: int = 1
+    settings: EngineSettings = SETTINGS
+
+    def arrivals(self) -> np.ndarray:
+        """Arrival times in ns."""
+        gaps = np.random.default_rng(0).exponential(1 / self.rate_per_s, self.requests)
+        return (np.cumsum(gaps) * 1e9).astype(np.int64)
+
+    def run_core(self) -> Measurement:
+        """Simulate with the core."""
+        simulation = _core.Simulation(
+            pools=[(self.settings, cost_model(), self.engines)],
+            router="least_outstanding",
+            arrival_ns=self.arrivals(),
+            prompt_tokens=np.full(self.requests, self.prompt, dtype=np.int64),
+            output_tokens=np.full(self.requests, self.output, dtype=np.int64),
+        )
+        started = time.perf_counter()
+        progress = simulation.run_slice(2**62)
+        return Measurement(time.perf_counter() - started, self.requests, progress.steps)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Wall time of an event loop."""
+
+    seconds: float
+    requests: int
+    steps: int
+
+    @property
+    def per_request_us(self) -> float:
+        """Microseconds a request."""
+        return self.seconds / self.requests * 1e6
+
+
+def cost_model() -> _core.CostModel:
+    """The core's cost model; the reference's is the same formula."""
+    return _core.CostModel.fixed(STEP_NS, PREFILL_TOKEN_NS, DECODE_SEQ_NS)
+
+
+def run_reference(case: Case) -> Measurement:
+    """Simulate with the pure-Python reference."""
+    rows = [(int(arrival), case.prompt, case.output) for arrival in case.arrivals()]
+    started = time.perf_counter()
+    steps = naive_run(
+        case.settings, rows, step_ns=STEP_NS, prefill_ns=PREFILL_TOKEN_NS, decode_ns=DECODE_SEQ_NS
+    )
+    return Measurement(time.perf_counter() - started, case.requests, steps)
+
+
+def best_of(case: Case, times: int = 3) -> Measurement:
+    """The fastest of several runs: what the machine's other work disturbs least."""
+    return min((case.run_core() for _ in range(times)), key=lambda run: run.seconds)
+
+
+def compare() -> None:
+    """Core against reference."""
+    core, reference = best_of(Case()), run_reference(Case(requests=300))
+    print(f"{'':12}{'requests/s':>14}{'steps/s':>14}{'us/request':>14}{'ns/step':>12}")
+    for name, run in (("core", core), ("reference", reference)):
+        print(
+            f"{name:12}{run.requests / run.seconds:14,.0f}{run.steps / run.seconds:14,.0f}"
+            f"{run.per_request_us:14,.3f}{run.seconds / run.steps * 1e9:12,.1f}"
+        )
+    print(f"core is {reference.per_request_us / core.per_request_us:,.0f} x the reference")
+
+
+def curves() -> None:
+    """Cost per request of the core against one quantity at a time."""
+    cached = replace(SETTINGS, enable_prefix_caching=True)
+    base = Case(requests=50_000)
+    cases = {
+        "prompt tokens": [(n, replace(base, prompt=n)) for n in (128, 512, 2048, 8192)],
+        "prompt, prefix caching": [
+            (n, replace(base, prompt=n, settings=cached)) for n in (128, 512, 2048, 8192)
+        ],
+        "output tokens": [
+            (n, replace(base, output=n, rate_per_s=8 * 128 / n)) for n in (32, 128, 512, 2048)
+        ],
+        "rate (batch grows)": [(r, replace(base, rate_per_s=r)) for r in (2, 8, 16, 24)],
+        "engines": [(n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)],
+        "KV blocks, prefix caching": [
+            (n, replace(base, settings=replace(cached, num_gpu_blocks=n)))
+            for n in (2_000, 20_000, 200_000, 2_000_000)
+        ],
+    }
+    print("\nmicroseconds a request")
+    for name, row in cases.items():
+        cells = (f"{value:>9,}: {best_of(case).per_request_us:6.3f}" for value, case in row)
+        print(f"{name:26}{''.join(cells)}")
+
+
+def main() -> None:
+    """Print both tables."""
+    compare()
+    curves()
+
+
+if __name__ == "__main__":
+    main()
