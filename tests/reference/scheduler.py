@@ -84,9 +84,7 @@ class Scheduler:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.pool = self.pool_class(
-            settings.num_gpu_blocks, caching=settings.enable_prefix_caching
-        )
+        self.pool = self.pool_class(settings.num_gpu_blocks, caching=settings.enable_prefix_caching)
         self.running: list[Request] = []
         self.waiting: list[Request] = []
         self.in_flight: deque[Decision] = deque()
