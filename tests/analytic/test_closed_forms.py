@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import llm_inference_simulator._core as core
 from llm_inference_simulator.cluster import EngineSettings
 
-ENGINE = {
+ENGINE: dict[str, Any] = {
     "max_num_seqs": 8,
     "max_num_batched_tokens": 512,
     "max_model_len": 4096,
@@ -19,9 +22,9 @@ ENGINE = {
 
 def run(
     cost: core.CostModel,
-    arrival_ns: np.ndarray,
-    prompt: np.ndarray,
-    output: np.ndarray,
+    arrival_ns: NDArray[Any],
+    prompt: NDArray[Any],
+    output: NDArray[Any],
     **settings: int | bool,
 ) -> core.Simulation:
     simulation = core.Simulation(

@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, event, given
 from hypothesis import settings as hypothesis_settings
 
 import llm_inference_simulator._core as core
 from llm_inference_simulator.cluster import EngineSettings
-from tests.reference.cluster import Job, Run, Sums, simulate
+from tests.reference.cluster import Cluster, Job, Run, Sums
 from tests.reference.scheduler import Settings
 
 Costs = tuple[int, int, int, int]
@@ -48,14 +50,14 @@ def run_reference(case: Case) -> Run:
     engines: list[tuple[Settings, Callable[[Sums], int]]] = [
         (settings, partial(fixed_ns, costs)) for settings, costs in case.engines
     ]
-    return simulate(
+    return Cluster(
         engines,
         case.jobs,
         case.router,
         case.max_concurrency,
         case.request_latency_ns,
         case.response_latency_ns,
-    )
+    ).simulate()
 
 
 def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
@@ -124,7 +126,7 @@ def assert_equal(run: core.Simulation, expected: Run) -> None:
         b - a
         for number, own in enumerate(expected.token_times)
         if counted[number]
-        for a, b in zip(own, own[1:], strict=False)
+        for a, b in pairwise(own)
     )
     assert gaps.count == len(expected_gaps)
     assert gaps.at_ranks(np.arange(gaps.count, dtype=np.int64)).tolist() == expected_gaps
@@ -187,7 +189,7 @@ def workload(draw: st.DrawFn, settings: Settings) -> tuple[Job, ...]:
 def cases(draw: st.DrawFn) -> Case:
     settings = draw(engine_settings())
     count = draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
-    engines = []
+    engines: list[tuple[Settings, Costs]] = []
     for _ in range(count):
         costs = draw(
             st.tuples(
@@ -198,7 +200,8 @@ def cases(draw: st.DrawFn) -> Case:
             )
         )
         own = settings
-        if engines and draw(st.booleans()):
+        unequal = draw(st.booleans())
+        if engines and unequal:
             # Contents are named per block, so the engines share the block size.
             own = replace(draw(engine_settings()), block_size=settings.block_size)
         engines.append((own, costs))
@@ -228,6 +231,48 @@ def test_core_equals_reference(case: Case) -> None:
     if any(row["status"] == 2 for row in expected.requests):
         event("rejected")
     assert_equal(finish(build_core(case)), expected)
+
+
+TWO_BLOCKS = Settings(
+    max_num_seqs=2,
+    max_num_batched_tokens=2,
+    max_model_len=24,
+    block_size=3,
+    num_gpu_blocks=3,
+    scheduling_policy="priority",
+    scheduler_reserve_full_isl=False,
+)
+"""Two equal requests: the first, out of blocks, is its own victim (4.4), and nothing is scheduled."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "jobs", "clients"),
+    [
+        pytest.param(
+            TWO_BLOCKS,
+            (Job(0, 2, 3), Job(0, 1, 2)),
+            {},
+            id="an idle engine that selected nothing after a preemption schedules again",
+        ),
+        pytest.param(
+            replace(TWO_BLOCKS, async_scheduling=True),
+            (Job(0, 2, 3), Job(0, 1, 2)),
+            {},
+            id="token times after a schedule that preempted and selected nothing",
+        ),
+        pytest.param(
+            TWO_BLOCKS,
+            (*(Job(0, 0, 0),) * 3, Job(0, 2, 3), Job(1, 1, 2)),
+            {"max_concurrency": 3, "request_latency_ns": 1},
+            id="equal moments of sending are a tie whatever the workload's arrivals",
+        ),
+    ],
+)
+def test_cases_that_fuzzing_found(
+    settings: Settings, jobs: tuple[Job, ...], clients: dict[str, int]
+) -> None:
+    case = Case(((settings, (1, 0, 0, 0)),), jobs, **clients)  # type: ignore[arg-type]
+    assert_equal(finish(build_core(case)), run_reference(case))
 
 
 @slow_to_draw

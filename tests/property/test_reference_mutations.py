@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.reference.cluster import Job, simulate
+from tests.reference.cluster import Cluster, Job
 from tests.reference.kv_blocks import BlockPool
 from tests.reference.scheduler import Request, Scheduler, Settings
 
@@ -47,7 +47,7 @@ class ThresholdAlways(Scheduler):
 
 
 class GateOnFirstChunk(Scheduler):
-    def gate_tokens(self, request: Request, first_chunk_end: int) -> int:
+    def gate_tokens(self, _: Request, first_chunk_end: int) -> int:
         return first_chunk_end
 
 
@@ -134,7 +134,7 @@ def outcome(variant: type[Scheduler], seed: int) -> object:
     settings, jobs = random_case(seed)
     engines = [(settings, lambda sums: 100 + 10 * sums["prefill_tokens"] + sums["decode_seqs"])]
     try:
-        return simulate(engines, jobs, scheduler=variant)
+        return Cluster(engines, jobs, scheduler=variant).simulate()
     except (AssertionError, KeyError, IndexError) as error:
         return repr(error)
 

@@ -48,18 +48,9 @@ class Run:
 
 def sums_of(decision: Decision) -> Sums:
     """Section 8, term by term."""
-    sums = dict.fromkeys(
-        (
-            "prefill_seqs",
-            "prefill_tokens",
-            "prefill_attention_pairs",
-            "prefill_context_tokens",
-            "decode_seqs",
-            "decode_context_tokens",
-            "sampled_seqs",
-        ),
-        0,
-    )
+    prefill = ("seqs", "tokens", "attention_pairs", "context_tokens")
+    sums = dict.fromkeys((f"prefill_{name}" for name in prefill), 0)
+    sums |= dict.fromkeys(("decode_seqs", "decode_context_tokens", "sampled_seqs"), 0)
     for (request, c, n), sampled in zip(decision.rows, decision.samples, strict=True):
         if n == 1 and c >= request.prompt:
             sums["decode_seqs"] += 1
@@ -82,18 +73,17 @@ def rejected(job: Job, settings: Settings) -> bool:
 
 
 class Cluster:
-    """The event loop; ``simulate`` is the way in."""
+    """A cluster that runs a whole workload; ``step_ns`` of an engine gets the sums of section 8."""
 
     def __init__(
         self,
         engines: Sequence[tuple[Settings, Callable[[Sums], int]]],
         jobs: Sequence[Job],
-        *,
-        router: str,
-        max_concurrency: int | None,
-        request_latency_ns: int,
-        response_latency_ns: int,
-        scheduler: Callable[[Settings], Scheduler],
+        router: str = "round_robin",
+        max_concurrency: int | None = None,
+        request_latency_ns: int = 0,
+        response_latency_ns: int = 0,
+        scheduler: Callable[[Settings], Scheduler] = Scheduler,
     ) -> None:
         self.engines = [Engine(s, scheduler(s), step_ns) for s, step_ns in engines]
         self.jobs = jobs
@@ -102,9 +92,7 @@ class Cluster:
         self.request_latency = request_latency_ns
         self.response_latency = response_latency_ns
         self.events: list[tuple[int, int, int]] = []
-        self.sent = 0
-        self.unanswered = 0
-        self.routed = 0
+        self.sent = self.unanswered = self.routed = 0
         self.run = Run()
         self.request_of: dict[int, Request] = {}
 
@@ -120,20 +108,10 @@ class Cluster:
             SCHEDULES: self.schedules,
         }
         for job in self.jobs:
-            self.run.requests.append(
-                {
-                    "arrival_ns": -1,
-                    "admitted_ns": -1,
-                    "first_token_ns": -1,
-                    "finished_ns": -1,
-                    "prompt_tokens": job.prompt,
-                    "output_tokens": 0,
-                    "cached_tokens": 0,
-                    "preemptions": 0,
-                    "engine": -1,
-                    "status": 0,
-                }
-            )
+            row = {"prompt_tokens": job.prompt, "engine": -1}
+            row |= dict.fromkeys(("arrival_ns", "admitted_ns", "first_token_ns", "finished_ns"), -1)
+            row |= dict.fromkeys(("output_tokens", "cached_tokens", "preemptions", "status"), 0)
+            self.run.requests.append(row)
             self.run.token_times.append([])
             self.at(job.arrival_ns, SENT, 0)
         now = 0
@@ -225,9 +203,9 @@ class Cluster:
             self.start_step(now, index, decision)
         scheduler = engine.scheduler
         if not engine.ends and scheduler.waiting and scheduler.quota <= 0:
-            windowed = engine.settings.batching_strategy == "windowed"
-            assert windowed and not scheduler.running, "an idle engine forgets its requests"
-            self.at(max(now + 1, scheduler.window_closes_ns()), SCHEDULES, index)
+            assert engine.settings.batching_strategy == "windowed", "requests are forgotten"
+            assert scheduler.window_closes_ns() > now
+            self.at(scheduler.window_closes_ns(), SCHEDULES, index)
 
     def start_step(self, now: int, index: int, decision: Decision) -> None:
         """3.3 and 3.4."""
@@ -266,24 +244,3 @@ class Cluster:
             engine.outstanding -= 1
             self.answer(now, request.number, 1)
         self.wake(now, index)
-
-
-def simulate(
-    engines: Sequence[tuple[Settings, Callable[[Sums], int]]],
-    jobs: Sequence[Job],
-    router: str = "round_robin",
-    max_concurrency: int | None = None,
-    request_latency_ns: int = 0,
-    response_latency_ns: int = 0,
-    scheduler: Callable[[Settings], Scheduler] = Scheduler,
-) -> Run:
-    """Run a whole workload; ``step_ns`` of an engine is called with the sums of section 8."""
-    return Cluster(
-        engines,
-        jobs,
-        router=router,
-        max_concurrency=max_concurrency,
-        request_latency_ns=request_latency_ns,
-        response_latency_ns=response_latency_ns,
-        scheduler=scheduler,
-    ).simulate()

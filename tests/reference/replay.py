@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,9 @@ from tests.reference.scheduler import Request, Scheduler, Settings
 
 
 def settings_of(header: dict[str, Any]) -> Settings:
-    same = (
-        "max_num_seqs max_num_batched_tokens max_model_len block_size num_gpu_blocks"
-        " long_prefill_token_threshold long_prefill_token_threshold_adaptive"
-        " enable_prefix_caching scheduling_policy scheduler_reserve_full_isl async_scheduling"
-    ).split()
+    names = {field.name for field in fields(Settings)} & header.keys()
     watermark = int(header["watermark"] * header["num_gpu_blocks"])
-    return Settings(watermark_blocks=watermark, **{name: header[name] for name in same})
+    return Settings(watermark_blocks=watermark, **{name: header[name] for name in names})
 
 
 def replay(path: Path) -> dict[str, int]:

@@ -111,15 +111,8 @@ class Scheduler:
             request.computed += n  # 5.5
             samples.append(request.computed == request.num_tokens)  # 6.1
             request.flying += samples[-1]
-        decision = Decision(
-            rows,
-            samples,
-            self.preempted,
-            len(self.pool.free),
-            len(self.waiting),
-            len(self.running),
-            self.admitted,
-        )
+        free, waiting, running = len(self.pool.free), len(self.waiting), len(self.running)
+        decision = Decision(rows, samples, self.preempted, free, waiting, running, self.admitted)
         self.check(decision)
         self.in_flight.append(decision)
         return decision
