@@ -242,7 +242,7 @@ TWO_BLOCKS = Settings(
     scheduling_policy="priority",
     scheduler_reserve_full_isl=False,
 )
-"""Two equal requests; the first, out of blocks, is its own victim (4.4) and nothing is scheduled."""
+"""The first of two equal requests, out of blocks, is its own victim (4.4): nothing is scheduled."""
 
 
 @pytest.mark.parametrize(
