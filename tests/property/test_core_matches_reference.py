@@ -266,6 +266,12 @@ TWO_BLOCKS = Settings(
             {"max_concurrency": 3, "request_latency_ns": 1},
             id="equal moments of sending are a tie whatever the workload's arrivals",
         ),
+        pytest.param(
+            replace(TWO_BLOCKS, max_num_seqs=3, batching_strategy="windowed", batch_window_ns=10),
+            (Job(0, 1, 1, priority=1), Job(5, 1, 1, priority=0)),
+            {},
+            id="a window counts from the earliest to join, not from the most urgent",
+        ),
     ],
 )
 def test_cases_that_fuzzing_found(
