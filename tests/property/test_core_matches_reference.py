@@ -1,0 +1,312 @@
+"""The Rust core and the pure-Python reference do the same, step by step and token by token."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, event, given
+from hypothesis import settings as hypothesis_settings
+
+import llm_inference_simulator._core as core
+from llm_inference_simulator.cluster import EngineSettings
+from tests.reference.cluster import Cluster, Job, Run, Sums
+from tests.reference.scheduler import Settings
+
+Costs = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cluster, its workload and how clients reach it."""
+
+    engines: tuple[tuple[Settings, Costs], ...]
+    jobs: tuple[Job, ...]
+    router: str = "round_robin"
+    max_concurrency: int | None = None
+    request_latency_ns: int = 0
+    response_latency_ns: int = 0
+
+
+def fixed_ns(costs: Costs, sums: Sums) -> int:
+    step, prefill_token, decode_seq, context_token = costs
+    return max(
+        1,
+        step
+        + prefill_token * sums["prefill_tokens"]
+        + decode_seq * sums["decode_seqs"]
+        + context_token * sums["decode_context_tokens"],
+    )
+
+
+def run_reference(case: Case) -> Run:
+    engines: list[tuple[Settings, Callable[[Sums], int]]] = [
+        (settings, partial(fixed_ns, costs)) for settings, costs in case.engines
+    ]
+    return Cluster(
+        engines,
+        case.jobs,
+        case.router,
+        case.max_concurrency,
+        case.request_latency_ns,
+        case.response_latency_ns,
+    ).simulate()
+
+
+def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
+    def column(values: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.array(values, dtype=np.int64)
+
+    lengths = [len(job.blocks) for job in case.jobs]
+    arguments: dict[str, Any] = {
+        "pools": [
+            (EngineSettings(**asdict(settings)), core.CostModel.fixed(*costs), 1)
+            for settings, costs in case.engines
+        ],
+        "router": case.router,
+        "arrival_ns": column([job.arrival_ns for job in case.jobs]),
+        "prompt_tokens": column([job.prompt for job in case.jobs]),
+        "output_tokens": column([job.output for job in case.jobs]),
+        "priority": column([job.priority for job in case.jobs]),
+        "block_offsets": column([sum(lengths[:i]) for i in range(len(lengths) + 1)]),
+        "block_ids": column([block for job in case.jobs for block in job.blocks]),
+        "max_concurrency": case.max_concurrency,
+        "request_latency_ns": case.request_latency_ns,
+        "response_latency_ns": case.response_latency_ns,
+        "record_steps": record_steps,
+    }
+    return core.Simulation(**arguments)
+
+
+def finish(run: core.Simulation, max_events: int = 10**6) -> core.Simulation:
+    for _ in range(10**5):
+        if run.run_slice(max_events).done:
+            return run
+    raise AssertionError("the core does not end")
+
+
+def rows_of(columns: dict[str, Any]) -> list[dict[str, int]]:
+    names = list(columns)
+    return [
+        dict(zip(names, (int(value) for value in row), strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def assert_same_rows(kind: str, ours: list[dict[str, int]], theirs: list[dict[str, int]]) -> None:
+    for number, (mine, reference) in enumerate(zip(ours, theirs, strict=False)):
+        assert set(mine) == set(reference), kind
+        wrong = {
+            name: (mine[name], reference[name]) for name in mine if mine[name] != reference[name]
+        }
+        assert not wrong, (
+            f"first differing {kind}: {number}; (core, reference): {wrong}\n"
+            f"core      {mine}\nreference {reference}"
+        )
+    assert len(ours) == len(theirs), f"{kind}: core has {len(ours)}, reference {len(theirs)}"
+
+
+def assert_equal(run: core.Simulation, expected: Run) -> None:
+    assert_same_rows("step", rows_of(run.step_columns()), expected.steps)
+    assert_same_rows("request", rows_of(run.request_columns()), expected.requests)
+    count = len(expected.requests)
+    times, offsets = run.token_times(np.arange(count, dtype=np.int64))
+    split = [times[offsets[i] : offsets[i + 1]].tolist() for i in range(count)]
+    assert split == expected.token_times
+    counted = np.arange(count) % 3 != 1
+    gaps = run.token_gaps(counted)
+    expected_gaps = sorted(
+        b - a
+        for number, own in enumerate(expected.token_times)
+        if counted[number]
+        for a, b in pairwise(own)
+    )
+    assert gaps.count == len(expected_gaps)
+    assert gaps.at_ranks(np.arange(gaps.count, dtype=np.int64)).tolist() == expected_gaps
+
+
+# What is tried: caches of a few blocks, so that requests fight for them
+
+
+@st.composite
+def engine_settings(draw: st.DrawFn) -> Settings:
+    block_size = draw(st.integers(1, 5))
+    max_model_len = draw(st.sampled_from([24, 40, 64]))
+    chunked = draw(st.sampled_from([True, True, True, False]))
+    budget = st.integers(1, 40) if chunked else st.integers(max_model_len, max_model_len + 20)
+    return Settings(
+        max_num_seqs=draw(st.sampled_from([1, 2, 3, 4, 4, 5, 6])),
+        max_num_batched_tokens=draw(budget),
+        max_model_len=max_model_len,
+        block_size=block_size,
+        num_gpu_blocks=1 + draw(st.integers(4, 30)) // block_size + draw(st.integers(1, 4)),
+        enable_chunked_prefill=chunked,
+        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 3, 8])),
+        long_prefill_token_threshold_adaptive=draw(st.booleans()),
+        enable_prefix_caching=draw(st.booleans()),
+        scheduling_policy=draw(st.sampled_from(["fcfs", "fcfs", "priority"])),
+        scheduler_reserve_full_isl=draw(st.booleans()),
+        watermark_blocks=draw(st.sampled_from([0, 0, 1, 2])),
+        async_scheduling=draw(st.booleans()),
+        step_overhead_ns=draw(st.sampled_from([0, 0, 7, 150])),
+        batching_strategy=draw(
+            st.sampled_from(["continuous", "continuous", "continuous", "static", "windowed"])
+        ),
+        batch_window_ns=draw(st.sampled_from([0, 1, 60, 1000])),
+    )
+
+
+@st.composite
+def workload(draw: st.DrawFn, settings: Settings) -> tuple[Job, ...]:
+    fits = (settings.num_gpu_blocks - 1) * settings.block_size
+    gap = st.sampled_from([0, 0, 0, 1, 10, 100, 700])
+    names: dict[tuple[int, ...], int] = {}
+    jobs, now = [], 0
+    for _ in range(draw(st.integers(1, 14) | st.integers(6, 14))):
+        now += draw(gap)
+        # A short prompt with a long output outgrows the cache after it was admitted.
+        longest = draw(st.sampled_from([fits // 3, fits // 3, fits * 2 // 3, fits + 2]))
+        prompt = draw(st.integers(0, 3) | st.integers(1, max(2, longest)))
+        output = draw(st.integers(0, 15) | st.integers(fits // 2, max(fits // 2, fits - prompt)))
+        # A path through a tree with two branches at each block: prefixes are shared often.
+        full = prompt // settings.block_size
+        path = draw(st.lists(st.sampled_from([0, 0, 0, 1]), max_size=full))
+        if draw(st.booleans()):
+            path = (path + [0] * full)[:full]
+        blocks = tuple(names.setdefault(tuple(path[: i + 1]), len(names)) for i in range(len(path)))
+        jobs.append(Job(now, prompt, output, draw(st.integers(0, 2)), blocks))
+    return tuple(jobs)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    settings = draw(engine_settings())
+    count = draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
+    engines: list[tuple[Settings, Costs]] = []
+    for _ in range(count):
+        costs = draw(
+            st.tuples(
+                st.sampled_from([0, 1, 100]),
+                st.sampled_from([0, 1, 10]),
+                st.sampled_from([0, 5]),
+                st.sampled_from([0, 1]),
+            )
+        )
+        own = settings
+        unequal = draw(st.booleans())
+        if engines and unequal:
+            # Contents are named per block, so the engines share the block size.
+            own = replace(draw(engine_settings()), block_size=settings.block_size)
+        engines.append((own, costs))
+    return Case(
+        tuple(engines),
+        draw(workload(settings)),
+        draw(st.sampled_from(["round_robin", "least_outstanding"])),
+        draw(st.none() | st.none() | st.integers(1, 5)),
+        draw(st.sampled_from([0, 0, 0, 1, 90])),
+        draw(st.sampled_from([0, 0, 0, 1, 130])),
+    )
+
+
+slow_to_draw = hypothesis_settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@slow_to_draw
+@given(cases())
+def test_core_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    if any(row["preemptions"] for row in expected.requests):
+        event("preempted")
+    if any(row["cached_tokens"] for row in expected.requests):
+        event("prefix hit")
+    if any(row["status"] == 2 for row in expected.requests):
+        event("rejected")
+    assert_equal(finish(build_core(case)), expected)
+
+
+TWO_BLOCKS = Settings(
+    max_num_seqs=2,
+    max_num_batched_tokens=2,
+    max_model_len=24,
+    block_size=3,
+    num_gpu_blocks=3,
+    scheduling_policy="priority",
+    scheduler_reserve_full_isl=False,
+)
+"""The first of two equal requests, out of blocks, is its own victim (4.4): nothing is scheduled."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "jobs", "clients"),
+    [
+        pytest.param(
+            TWO_BLOCKS,
+            (Job(0, 2, 3), Job(0, 1, 2)),
+            {},
+            id="an idle engine that selected nothing after a preemption schedules again",
+        ),
+        pytest.param(
+            replace(TWO_BLOCKS, async_scheduling=True),
+            (Job(0, 2, 3), Job(0, 1, 2)),
+            {},
+            id="token times after a schedule that preempted and selected nothing",
+        ),
+        pytest.param(
+            TWO_BLOCKS,
+            (*(Job(0, 0, 0),) * 3, Job(0, 2, 3), Job(1, 1, 2)),
+            {"max_concurrency": 3, "request_latency_ns": 1},
+            id="equal moments of sending are a tie whatever the workload's arrivals",
+        ),
+        pytest.param(
+            replace(TWO_BLOCKS, max_num_seqs=3, batching_strategy="windowed", batch_window_ns=10),
+            (Job(0, 1, 1, priority=1), Job(5, 1, 1, priority=0)),
+            {},
+            id="a window counts from the earliest to join, not from the most urgent",
+        ),
+    ],
+)
+def test_cases_that_fuzzing_found(
+    settings: Settings, jobs: tuple[Job, ...], clients: dict[str, int]
+) -> None:
+    case = Case(((settings, (1, 0, 0, 0)),), jobs, **clients)  # type: ignore[arg-type]
+    assert_equal(finish(build_core(case)), run_reference(case))
+
+
+@slow_to_draw
+@given(cases())
+def test_slices_and_recording_change_nothing(case: Case) -> None:
+    whole = finish(build_core(case))
+    for max_events in (1, 7):
+        sliced = finish(build_core(case), max_events)
+        assert sliced.trace_hash() == whole.trace_hash()
+        assert rows_of(sliced.request_columns()) == rows_of(whole.request_columns())
+        assert rows_of(sliced.step_columns()) == rows_of(whole.step_columns())
+    assert finish(build_core(case, record_steps=False)).trace_hash() == whole.trace_hash()
+
+
+def test_workloads_are_interesting() -> None:
+    """Enough of what is drawn must preempt, or equality proves little."""
+    seen: Counter[str] = Counter()
+
+    @hypothesis_settings(slow_to_draw, max_examples=200, derandomize=True, database=None)
+    @given(cases())
+    def count(case: Case) -> None:
+        run = run_reference(case)
+        seen["all"] += 1
+        seen["preempted"] += any(row["preemptions"] for row in run.requests)
+        seen["hits"] += any(row["cached_tokens"] for row in run.requests)
+        seen["rejected"] += any(row["status"] == 2 for row in run.requests)
+
+    count()
+    print(seen)
+    assert seen["preempted"] > 0.3 * seen["all"]
+    assert seen["hits"] > 0.1 * seen["all"]

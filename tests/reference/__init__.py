@@ -1,0 +1,1 @@
+"""An independent, deliberately naive implementation of docs/spec.md in plain Python."""
