@@ -18,6 +18,8 @@ use crate::workload::SharedBlocks;
 pub(crate) enum Outcome {
     /// A step was dispatched; it ends then.
     Step(SimTime),
+    /// Nothing was selected, but requests were preempted and nothing runs: schedule again.
+    Again,
     /// Nothing to do until a batch's window closes then.
     WaitUntil(SimTime),
     /// Nothing to do until a step ends or a request arrives.
@@ -126,7 +128,11 @@ impl Engine {
         self.scheduler.schedule(now, step, &mut plan);
         self.record_decisions(&plan, now, records);
         if plan.is_empty() {
+            let preempted = !plan.preempted.is_empty();
             self.spare.push(plan);
+            if preempted && self.in_flight.is_empty() {
+                return Ok(Outcome::Again);
+            }
             return Ok(match self.scheduler.window_closes() {
                 Some(closes) if closes > now => Outcome::WaitUntil(closes),
                 _ => Outcome::Idle,

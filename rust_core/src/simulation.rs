@@ -205,7 +205,7 @@ impl Simulation {
         self.records.requests.arrived(request, sent);
         let workload = self.source.workload();
         let (prompt, output) = workload.lengths(request);
-        let (priority, arrival) = (workload.priority(request), workload.arrival(request));
+        let (priority, arrival) = (workload.priority(request), sent.as_nanos());
         let fits = |settings: &EngineSettings| settings.effective_output(prompt, output).is_some();
         if !self.settings.iter().all(fits) {
             let refused = time.after(self.options.response_latency)?;
@@ -217,7 +217,6 @@ impl Simulation {
         self.records.requests.routed(request, engine);
         let settings = &self.settings[engine as usize];
         let output = settings.effective_output(prompt, output).unwrap_or(output);
-        let arrival = arrival.as_nanos();
         let new = NewRequest { request, prompt, output, priority, arrival };
         let target = &mut self.engines[engine as usize];
         target.enqueue(&new, time, &mut self.records);
@@ -242,6 +241,7 @@ impl Simulation {
                     self.steps += 1;
                     self.queue.push(Event { time: end, rank: Rank::StepEnd, engine: index });
                 }
+                Outcome::Again => {}
                 Outcome::WaitUntil(time) => {
                     self.queue.push(Event { time, rank: Rank::Schedule, engine: index });
                     break;

@@ -167,11 +167,6 @@ impl Workload {
         self.priorities.get(request as usize).copied().unwrap_or(0)
     }
 
-    /// Arrival time of a request as the workload has it.
-    pub(crate) fn arrival(&self, request: u32) -> SimTime {
-        self.arrivals[request as usize]
-    }
-
     /// Which blocks have the same content.
     pub(crate) fn shared(&self) -> Arc<SharedBlocks> {
         Arc::clone(&self.shared)

@@ -16,11 +16,11 @@ LAYERS = [
     {"files"},
     {"config"},
     {"catalog", "workload", "calibration", "_core", "cluster"},
-    {"capacity", "performance_models"},
+    {"capacity", "capacity_remedies", "performance_models"},
     {"aggregated_cluster", "metrics", "diagnostics", "tables", "decisions"},
-    {"results"},
+    {"results", "progress_bar"},
     {"simulation"},
-    {"progress_bar", "cli"},
+    {"cli"},
 ]
 """From the bottom up: a room imports its own layer and those above it in this list."""
 
@@ -86,10 +86,9 @@ def test_only_the_binding_knows_python() -> None:
 RUST_LAYERS = [
     ["time", "error"],
     ["event", "config", "cost", "workload"],
-    ["kv_cache"],
-    ["scheduler"],
+    ["kv_cache", "scheduler"],
     ["recorder"],
-    ["engine", "router"],
+    ["engine", "router", "replay", "token_gaps"],
     ["simulation"],
     ["python", "lib"],
 ]

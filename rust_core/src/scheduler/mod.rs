@@ -115,8 +115,7 @@ impl Scheduler {
         if self.running.len() > 0 {
             return None;
         }
-        let first = self.waiting.front()?;
-        self.slots[first].joined.after(window).ok()
+        self.waiting.earliest(&self.slots)?.after(window).ok()
     }
 
     /// Decide the next step (`docs/spec.md`, 4 and 5).

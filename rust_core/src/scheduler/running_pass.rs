@@ -202,6 +202,9 @@ impl Scheduler {
 
     /// After a walk: requests that got nothing go back to the sums.
     fn regroup(&mut self, plan: &mut StepPlan) {
+        // A schedule that preempted and selected nothing makes no step: its number is used again.
+        let next_step =
+            if plan.is_empty() && !plan.preempted.is_empty() { plan.step } else { plan.step + 1 };
         self.prefilling.clear();
         let mut id = self.running.head();
         while id != NONE {
@@ -209,7 +212,7 @@ impl Scheduler {
                 State::Prefill => self.prefilling.push(id),
                 State::Ready => {
                     self.break_span(id, plan);
-                    self.slots[id].span_first = plan.step + 1;
+                    self.slots[id].span_first = next_step;
                     self.decoding.join(&mut self.slots, id);
                 }
                 _ => {}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::slot::{Order, SlotId, Slots};
 use crate::config::SchedulingPolicy;
+use crate::time::SimTime;
 
 /// Requests that wait for admission.
 #[derive(Clone, Debug)]
@@ -33,6 +34,15 @@ impl Waiting {
         match self {
             Self::Fcfs(queue) => queue.front().copied(),
             Self::Priority(queue) => queue.values().next().copied(),
+        }
+    }
+
+    /// When the first of the waiting requests joined the engine.
+    pub(crate) fn earliest(&self, slots: &Slots) -> Option<SimTime> {
+        match self {
+            // Preempted requests, at the front, joined before all others.
+            Self::Fcfs(queue) => queue.front().map(|&id| slots[id].joined),
+            Self::Priority(queue) => queue.values().map(|&id| slots[id].joined).min(),
         }
     }
 
