@@ -75,6 +75,7 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
         "prompt_tokens": column([job.prompt for job in case.jobs]),
         "output_tokens": column([job.output for job in case.jobs]),
         "priority": column([job.priority for job in case.jobs]),
+        "after": column([job.after for job in case.jobs]),
         "block_offsets": column([sum(lengths[:i]) for i in range(len(lengths) + 1)]),
         "block_ids": column([block for job in case.jobs for block in job.blocks]),
         "max_concurrency": case.max_concurrency,
@@ -182,7 +183,27 @@ def workload(draw: st.DrawFn, settings: Settings) -> tuple[Job, ...]:
             path = (path + [0] * full)[:full]
         blocks = tuple(names.setdefault(tuple(path[: i + 1]), len(names)) for i in range(len(path)))
         jobs.append(Job(now, prompt, output, draw(st.integers(0, 2)), blocks))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
+        add_turn(draw, jobs, settings, names)
     return tuple(jobs)
+
+
+def add_turn(
+    draw: st.DrawFn, jobs: list[Job], settings: Settings, names: dict[tuple[int, ...], int]
+) -> None:
+    """Continue a job that nobody continues yet: its prompt and answer, then new tokens."""
+    continued = {job.after for job in jobs}
+    before = draw(st.sampled_from([i for i in range(len(jobs)) if i not in continued]))
+    old, size = jobs[before], settings.block_size
+    said = old.prompt + old.output
+    # What is said is named to its end, so that the answer's blocks can be found too.
+    spoken = [names.setdefault((-1, before, i), len(names)) for i in range(said // size)]
+    own = old.blocks[: old.prompt // size]
+    blocks = (*own, *spoken[len(own) :])
+    jobs[before] = replace(old, blocks=blocks)
+    prompt, output = said + draw(st.integers(0, 6)), draw(st.integers(0, 9))
+    arrival = jobs[-1].arrival_ns + draw(st.sampled_from([0, 0, 50, 2000]))
+    jobs.append(Job(arrival, prompt, output, draw(st.integers(0, 2)), blocks, before))
 
 
 @st.composite

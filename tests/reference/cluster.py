@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,13 +17,17 @@ Sums = dict[str, int]
 
 @dataclass(frozen=True)
 class Job:
-    """One row of a workload; ``blocks`` names the contents of its first full blocks."""
+    """One row of a workload; ``blocks`` names the contents of its first full blocks.
+
+    The client needs the answer to job ``after`` before it sends this one (-1: none).
+    """
 
     arrival_ns: int
     prompt: int
     output: int
     priority: int = 0
     blocks: tuple[int, ...] = ()
+    after: int = -1
 
 
 @dataclass
@@ -92,7 +97,9 @@ class Cluster:
         self.request_latency = request_latency_ns
         self.response_latency = response_latency_ns
         self.events: list[tuple[int, int, int]] = []
-        self.sent = self.unanswered = self.routed = 0
+        self.unanswered = self.routed = 0
+        self.unsent = set(range(len(jobs)))
+        self.answers: dict[int, int] = {}
         self.run = Run()
         self.request_of: dict[int, Request] = {}
 
@@ -131,19 +138,26 @@ class Cluster:
     # Clients (section 2)
 
     def send(self, now: int, _: int) -> None:
-        """2.2: send, in order, what is due while there are places."""
-        while (
-            self.sent < len(self.jobs)
-            and self.jobs[self.sent].arrival_ns <= now
-            and self.unanswered < self.places
-        ):
-            self.run.requests[self.sent]["arrival_ns"] = now
-            self.at(now + self.request_latency, ARRIVES, self.sent)
-            self.sent += 1
+        """2.2, 2.7: send what is due, by the moment since when, while there are places."""
+        due = [(self.due_ns(number), number) for number in self.unsent]
+        for since, number in sorted(due):
+            if since > now or self.unanswered >= self.places:
+                break
+            self.run.requests[number]["arrival_ns"] = now
+            self.at(now + self.request_latency, ARRIVES, number)
+            self.unsent.remove(number)
             self.unanswered += 1
 
-    def answered(self, now: int, _: int) -> None:
+    def due_ns(self, number: int) -> float:
+        """2.7: a job waits for its arrival and for the answer that it continues."""
+        job = self.jobs[number]
+        if job.after < 0:
+            return job.arrival_ns
+        return max(job.arrival_ns, self.answers.get(job.after, math.inf))
+
+    def answered(self, now: int, number: int) -> None:
         self.unanswered -= 1
+        self.answers[number] = now
         self.at(now, SENT, 0)
 
     def answer(self, now: int, number: int, status: int) -> None:

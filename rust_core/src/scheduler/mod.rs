@@ -188,7 +188,6 @@ impl Scheduler {
             plan.shape.add_prefill(u64::from(computed), u64::from(tokens));
             let full = self.kv.full_blocks(slot.computed);
             self.kv.register(self.shared.of(slot.request), full, &mut slot.held);
-            slot.prefilled_at = plan.step;
         }
         if yields {
             self.give_token(id, plan);

@@ -165,8 +165,9 @@ impl Scheduler {
             // Blocks are registered when they are taken, as far as their tokens are known.
             (slot.computed + given).min(slot.num_tokens - u32::from(token_due))
         } else {
-            // The block that the token on its way completes is registered when it arrives.
-            slot.computed - u32::from(token_due && slot.span_last != slot.prefilled_at)
+            // The latest row was registered as far as its tokens were known when it was scheduled:
+            // all of it, unless it followed a token that was itself on its way.
+            slot.computed - u32::from(token_due && slot.span_first != slot.span_last)
         };
         let (blocks, full) =
             (self.kv.blocks_for(slot.computed + given), self.kv.full_blocks(findable));

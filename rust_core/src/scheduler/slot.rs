@@ -54,8 +54,6 @@ pub(crate) struct Slot {
     pub(crate) span_first: u32,
     /// Last step that gave it a token, while it is out of the decode set.
     pub(crate) span_last: u32,
-    /// The last step that computed a chunk of its prompt (or of recomputed tokens).
-    pub(crate) prefilled_at: u32,
     /// While preempted: the step whose output brings its latest token; NONE: it has arrived.
     pub(crate) token_due: u32,
     /// When it joined the engine's queue.
@@ -98,7 +96,6 @@ impl Slot {
             next: NONE,
             span_first: NONE,
             span_last: NONE,
-            prefilled_at: NONE,
             token_due: NONE,
             joined,
             order,
