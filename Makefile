@@ -45,7 +45,7 @@ typecheck: $(BUILT) ## mypy, and the core's stub against the binary
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest llm_inference_simulator._core
 
-bench: $(BUILT) ## Speed of the core beside the pure-Python reference
+bench: $(BUILT) ## Speed of the core beside a naive Python loop
 	$(BIN)/python benchmarks/bench.py
 
 wheel: $(TOOLS) ## Build the wheel into dist/

@@ -39,15 +39,17 @@ pub(crate) struct Records {
 pub(crate) struct Engine {
     index: u32,
     cost: CostModel,
+    settings: EngineSettings,
     scheduler: Scheduler,
     /// Steps that may be dispatched before the output of the first is known.
     depth: usize,
     /// Host time before a step can start.
     overhead: SimDuration,
     /// Dispatched steps, oldest first.
-    in_flight: VecDeque<StepPlan>,
-    /// Plans to fill again.
-    spare: Vec<StepPlan>,
+    in_flight: VecDeque<Box<StepPlan>>,
+    /// Plans to fill again; boxed, because they move between here and there every step.
+    #[expect(clippy::vec_box, reason = "plans move between the two queues every step")]
+    spare: Vec<Box<StepPlan>>,
     /// When the device has run everything dispatched.
     device_free: SimTime,
     /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
@@ -84,6 +86,7 @@ impl Engine {
         Self {
             index,
             cost,
+            settings,
             scheduler: Scheduler::new(settings, shared, record_decisions),
             depth: if settings.async_scheduling { 2 } else { 1 },
             overhead: settings.step_overhead,
@@ -96,6 +99,11 @@ impl Engine {
             counts: EngineCounts::default(),
             hash: TraceHash::new(),
         }
+    }
+
+    /// Its settings.
+    pub(crate) const fn settings(&self) -> &EngineSettings {
+        &self.settings
     }
 
     /// Whether a step runs: arrivals are then seen when it ends.

@@ -27,22 +27,37 @@ pub(crate) struct Event {
 
 /// Future events, earliest first. The order depends on the events alone, not on when they were
 /// pushed: nothing that slices or threads a run can change it.
+///
+/// The first event is held outside the heap, so that a cluster of one engine never touches it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EventQueue {
-    heap: BinaryHeap<Reverse<Event>>,
+    first: Option<Event>,
+    rest: BinaryHeap<Reverse<Event>>,
 }
 
 impl EventQueue {
+    #[inline]
     pub(crate) fn push(&mut self, event: Event) {
-        self.heap.push(Reverse(event));
+        match self.first {
+            None => self.first = Some(event),
+            Some(first) if event < first => {
+                self.rest.push(Reverse(first));
+                self.first = Some(event);
+            }
+            Some(_) => self.rest.push(Reverse(event)),
+        }
     }
 
-    pub(crate) fn peek(&self) -> Option<&Event> {
-        self.heap.peek().map(|Reverse(event)| event)
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<Event> {
+        self.first
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Event> {
-        self.heap.pop().map(|Reverse(event)| event)
+        let event = self.first.take();
+        self.first = self.rest.pop().map(|Reverse(next)| next);
+        event
     }
 }
 

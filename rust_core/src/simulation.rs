@@ -58,8 +58,10 @@ pub struct Simulation {
     source: Source,
     router: Router,
     engines: Vec<Engine>,
-    /// Settings by engine, for the checks on arrival.
-    settings: Vec<EngineSettings>,
+    /// Settings by pool, for the checks on arrival.
+    pools: Vec<EngineSettings>,
+    /// When the next request reaches an engine, as things stand.
+    next_arrival: Option<SimTime>,
     /// Engines that schedule once everything else of this nanosecond has happened, in order.
     due: Vec<u32>,
     /// Scratch: requests that the step ending now answered.
@@ -81,7 +83,6 @@ impl Simulation {
         options: Options,
     ) -> Result<Self, SimError> {
         let mut engines = Vec::new();
-        let mut settings = Vec::new();
         let mut index = 0;
         for pool in pools {
             pool.settings.validate()?;
@@ -89,7 +90,6 @@ impl Simulation {
                 let (cost, shared) = (pool.cost.clone(), workload.shared());
                 let decisions = options.record_decisions;
                 engines.push(Engine::new(index, pool.settings, cost, shared, decisions));
-                settings.push(pool.settings);
                 index += 1;
             }
         }
@@ -100,7 +100,7 @@ impl Simulation {
                 remedy: "a cluster needs at least one engine",
             });
         }
-        Ok(Self {
+        let mut simulation = Self {
             now: SimTime::ZERO,
             queue: EventQueue::default(),
             router: Router::new(policy, index),
@@ -111,12 +111,15 @@ impl Simulation {
             },
             source: Source::new(workload),
             engines,
-            settings,
+            pools: pools.iter().map(|pool| pool.settings).collect(),
+            next_arrival: None,
             due: Vec::new(),
             answered: Vec::new(),
             options,
             steps: 0,
-        })
+        };
+        simulation.look_ahead()?;
+        Ok(simulation)
     }
 
     /// Process at most `max_events` events (step ends, arrivals, schedules).
@@ -150,22 +153,18 @@ impl Simulation {
     }
 
     /// Process the next event; false if there is none.
+    #[inline]
     fn advance(&mut self) -> Result<bool, SimError> {
-        let event = self.queue.peek().copied();
-        let arrival = match self.source.next_time() {
-            Some(sent) => Some(sent.after(self.options.request_latency)?),
-            None => None,
-        };
+        let event = self.queue.peek();
         // Everything of this nanosecond comes before the schedules that are due in it.
         if let Some(&engine) = self.due.first()
-            && event.is_none_or(|event| event.time > self.now)
-            && arrival.is_none_or(|time| time > self.now)
+            && !self.happens_now(event)
         {
             self.due.remove(0);
             self.schedule(engine)?;
             return Ok(true);
         }
-        match (event, arrival) {
+        match (event, self.next_arrival) {
             (None, None) => return Ok(false),
             (Some(event), None) => self.handle(event)?,
             (None, Some(time)) => self.arrive(time)?,
@@ -180,7 +179,15 @@ impl Simulation {
         Ok(true)
     }
 
+    /// Whether a step ends or a request arrives in this nanosecond; `event` is the queue's first.
+    #[inline]
+    fn happens_now(&self, event: Option<Event>) -> bool {
+        event.is_some_and(|event| event.time <= self.now)
+            || self.next_arrival.is_some_and(|time| time <= self.now)
+    }
+
     /// Process an event of the queue, which is its first.
+    #[inline]
     fn handle(&mut self, event: Event) -> Result<(), SimError> {
         self.queue.pop();
         self.now = event.time;
@@ -188,12 +195,27 @@ impl Simulation {
             let delivered = self.now.after(self.options.response_latency)?;
             let engine = &mut self.engines[event.engine as usize];
             engine.complete(delivered, &mut self.records, &mut self.answered);
-            self.router.answered(event.engine, self.answered.len());
-            for request in self.answered.drain(..) {
-                self.source.answered(request, delivered);
+            if !self.answered.is_empty() {
+                self.router.answered(event.engine, self.answered.len());
+                for request in self.answered.drain(..) {
+                    self.source.answered(request, delivered);
+                }
+                self.look_ahead()?;
             }
         }
+        if self.due.is_empty() && !self.happens_now(self.queue.peek()) {
+            return self.schedule(event.engine);
+        }
         self.mark_due(event.engine);
+        Ok(())
+    }
+
+    /// Find out when the next request reaches an engine, as things stand.
+    fn look_ahead(&mut self) -> Result<(), SimError> {
+        self.next_arrival = match self.source.next_time() {
+            Some(sent) => Some(sent.after(self.options.request_latency)?),
+            None => None,
+        };
         Ok(())
     }
 
@@ -203,27 +225,35 @@ impl Simulation {
         let sent = self.source.next_time().unwrap_or(time);
         let Some(request) = self.source.send() else { return Ok(()) };
         self.records.requests.arrived(request, sent);
-        let workload = self.source.workload();
-        let (prompt, output) = workload.lengths(request);
-        let (priority, arrival) = (workload.priority(request), sent.as_nanos());
+        let (prompt, output) = self.source.workload().lengths(request);
         let fits = |settings: &EngineSettings| settings.effective_output(prompt, output).is_some();
-        if !self.settings.iter().all(fits) {
+        if self.pools.iter().all(fits) {
+            self.send_to_engine(request, sent);
+        } else {
             let refused = time.after(self.options.response_latency)?;
             self.records.requests.rejected(request, refused);
             self.source.answered(request, refused);
-            return Ok(());
         }
-        let engine = self.router.route();
-        self.records.requests.routed(request, engine);
-        let settings = &self.settings[engine as usize];
-        let output = settings.effective_output(prompt, output).unwrap_or(output);
-        let new = NewRequest { request, prompt, output, priority, arrival };
-        let target = &mut self.engines[engine as usize];
-        target.enqueue(&new, time, &mut self.records);
-        if !target.is_busy() {
-            self.mark_due(engine);
+        self.look_ahead()
+    }
+
+    fn send_to_engine(&mut self, request: u32, sent: SimTime) {
+        let index = self.router.route();
+        self.records.requests.routed(request, index);
+        let engine = &mut self.engines[index as usize];
+        let workload = self.source.workload();
+        let (prompt, output) = workload.lengths(request);
+        let new = NewRequest {
+            request,
+            prompt,
+            output: engine.settings().effective_output(prompt, output).unwrap_or(output),
+            priority: workload.priority(request),
+            arrival: sent.as_nanos(),
+        };
+        engine.enqueue(&new, self.now, &mut self.records);
+        if !engine.is_busy() {
+            self.mark_due(index);
         }
-        Ok(())
     }
 
     /// Have an engine schedule at the end of this nanosecond.
