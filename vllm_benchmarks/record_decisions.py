@@ -8,8 +8,8 @@ simulator's scheduler. The workload holds one request a line, in Mooncake's form
     {"timestamp": 0, "input_length": 700, "output_length": 20, "hash_ids": [7, 8], "priority": 0}
 
 ``hash_ids`` and ``priority`` may be left out. Prompts are made up so that two of them are equal
-exactly as far as their ``hash_ids`` are; tokens that no id names are a request's own, and so are the
-generated ones. The clock is virtual: every step lasts ``--step-ms``, and ``timestamp``
+exactly as far as their ``hash_ids`` are; tokens that no id names are a request's own, and so are
+the generated ones. The clock is virtual: every step lasts ``--step-ms``, and ``timestamp``
 (milliseconds) decides between which steps a request joins.
 """
 
@@ -226,7 +226,12 @@ class DecisionLog:
     """
 
     def __init__(
-        self, write: Callable[[dict[str, Any]], None], settings: dict[str, Any], vllm: str
+        self,
+        write: Callable[[dict[str, Any]], None],
+        settings: dict[str, Any],
+        *,
+        vllm: str,
+        kind: str,
     ) -> None:
         self._write = write
         self._settings = settings
@@ -237,7 +242,7 @@ class DecisionLog:
         """Steps with tokens whose output was processed: the virtual clock counts these."""
         self.idle_schedules = 0
         """Schedules without tokens since the last one that had some."""
-        write({"header": {"vllm": vllm, "kind": "recorded", **settings}})
+        write({"header": {"vllm": vllm, "kind": kind, **settings}})
 
     def attached(self, scheduler: Any) -> None:
         """Check that the scheduler runs with the settings that the header tells."""
@@ -327,11 +332,22 @@ def trace_writer(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         file = packed or raw
 
         def write(line: dict[str, Any]) -> None:
-            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            with _disk_errors(path):
+                file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
         yield write
-        if packed is not None:
-            packed.close()
+        with _disk_errors(path):
+            if packed is not None:
+                packed.close()
+            raw.flush()
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from None
 
 
 # --- vLLM -------------------------------------------------------------------------------------
@@ -460,9 +476,9 @@ class SchedulerEngine:
     def __init__(
         self, model: Path, settings: dict[str, Any], prompts: Prompts, log: DecisionLog
     ) -> None:
+        from vllm.utils.hashing import get_hash_fn_by_name
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
         from vllm.v1.structured_output import StructuredOutputManager
-        from vllm.utils.hashing import get_hash_fn_by_name
 
         scheduler = scheduler_class(settings, log)
         config = engine_arguments(model, settings, scheduler).create_engine_config()
@@ -477,7 +493,7 @@ class SchedulerEngine:
             self._hasher = get_request_block_hasher(settings["block_size"], function)
         self._scheduler = scheduler(
             vllm_config=config,
-            kv_cache_config=_one_full_attention_layer(settings),
+            kv_cache_config=_one_full_attention_layer(settings, config.model_config.dtype),
             structured_output_manager=StructuredOutputManager(config),
             block_size=settings["block_size"],
         )
@@ -530,12 +546,11 @@ class SchedulerEngine:
         return ModelRunnerOutput(names, places, sampled_token_ids=tokens)
 
 
-def _one_full_attention_layer(settings: dict[str, Any]) -> Any:
-    import torch
+def _one_full_attention_layer(settings: dict[str, Any], dtype: Any) -> Any:
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 
     layer = FullAttentionSpec(
-        block_size=settings["block_size"], num_kv_heads=1, head_size=32, dtype=torch.bfloat16
+        block_size=settings["block_size"], num_kv_heads=1, head_size=32, dtype=dtype
     )
     return KVCacheConfig(settings["num_gpu_blocks"], [], [KVCacheGroupSpec(["layer"], layer)])
 
@@ -627,6 +642,23 @@ def model_folder(given: Path | None, vocabulary: int, longest: int) -> Iterator[
         yield Path(name)
 
 
+def check_offline(arguments: argparse.Namespace, prompts: Prompts) -> None:
+    """Refuse what only a whole engine cannot do."""
+    if prompts.vocabulary > LARGEST_VOCABULARY:
+        raise ConfigError(
+            f"workload {arguments.workload} needs {prompts.vocabulary} different tokens, more "
+            f"than the {LARGEST_VOCABULARY} of --engine offline: shorten it or take --engine "
+            "scheduler"
+        )
+    cached = (arguments.num_gpu_blocks - 1) * arguments.block_size
+    if cached < arguments.max_model_len:
+        raise ConfigError(
+            f"--max-model-len {arguments.max_model_len} exceeds the {cached} tokens of the cache, "
+            "which vLLM's engine refuses: lower it, raise --num-gpu-blocks, or take --engine "
+            "scheduler"
+        )
+
+
 def record(arguments: argparse.Namespace) -> str:
     """Record a workload; returns the line to print."""
     settings = {name: getattr(arguments, name) for name in SETTINGS}
@@ -634,24 +666,17 @@ def record(arguments: argparse.Namespace) -> str:
     check_writable(arguments.output, "--output")
     prompts = Prompts(rows, arguments.trace_block_size)
     offline = arguments.engine == "offline"
-    if offline and prompts.vocabulary > LARGEST_VOCABULARY:
-        raise ConfigError(
-            f"workload {arguments.workload} needs {prompts.vocabulary} different tokens, more "
-            f"than the {LARGEST_VOCABULARY} of --engine offline: shorten it or take --engine "
-            "scheduler"
-        )
+    if offline:
+        check_offline(arguments, prompts)
     version = import_vllm()
+    engine = OfflineEngine if offline else SchedulerEngine
     with (
-        model_folder(
-            arguments.model, max(prompts.vocabulary, 64) if offline else 64, settings["max_model_len"]
-        ) as model,
+        model_folder(arguments.model, prompts.vocabulary, arguments.max_model_len) as model,
         trace_writer(arguments.output) as write,
+        vllm_errors(version),
     ):
-        log = DecisionLog(write, settings, version)
-        with vllm_errors(version):
-            kind = OfflineEngine if offline else SchedulerEngine
-            engine = kind(model, settings, prompts, log)
-            drive(engine, rows, log, arguments.step_ms)
+        log = DecisionLog(write, settings, vllm=version, kind=arguments.engine)
+        drive(engine(model, settings, prompts, log), rows, log, arguments.step_ms)
     return (
         f"{arguments.output}: vLLM {version}, {len(rows)} requests, {log.schedules} schedules, "
         f"{log.executed} steps"
@@ -746,7 +771,9 @@ def _add_settings(group: Any) -> None:
         group.add_argument(
             f"--{name}", action=argparse.BooleanOptionalAction, default=on, help=text
         )
-    group.add_argument("--scheduling-policy", choices=("fcfs", "priority"), default="fcfs", help="order")
+    group.add_argument(
+        "--scheduling-policy", choices=("fcfs", "priority"), default="fcfs", help="order"
+    )
     group.add_argument(
         "--watermark", type=_fraction, default=0.0, metavar="F", help="share of blocks kept free"
     )
