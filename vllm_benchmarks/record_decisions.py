@@ -405,7 +405,7 @@ def vllm_errors(version: str) -> Iterator[None]:
             f"({type(error).__name__}: {error}): {INSTALL}"
         ) from error
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:400]
+        reason = " ".join(str(error).partition(" [type=")[0].split())[:400].rstrip(".")
         raise ConfigError(
             f"vLLM {version} refuses these settings: {reason}; change the flag it names"
         ) from error
@@ -661,6 +661,11 @@ def check_offline(arguments: argparse.Namespace, prompts: Prompts) -> None:
 
 def record(arguments: argparse.Namespace) -> str:
     """Record a workload; returns the line to print."""
+    if arguments.max_num_batched_tokens < arguments.max_num_seqs:
+        raise ConfigError(
+            f"--max-num-batched-tokens {arguments.max_num_batched_tokens} is below --max-num-seqs "
+            f"{arguments.max_num_seqs}, which vLLM refuses: raise the one or lower the other"
+        )
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     rows = read_workload(arguments.workload, settings, arguments.trace_block_size)
     check_writable(arguments.output, "--output")

@@ -274,6 +274,10 @@ def test_rows_join_in_the_order_of_their_timestamps(
         (["--output", "no/t.jsonl"], ["--output", "folder no does not exist"]),
         (["--output", "t.jsonl", "--model", "m"], ["--model needs --engine offline"]),
         (
+            ["--output", "t.jsonl", "--max-num-batched-tokens", "64"],
+            ["--max-num-batched-tokens 64", "--max-num-seqs 256"],
+        ),
+        (
             ["--output", "t.jsonl", "--engine", "offline", "--num-gpu-blocks", "12"],
             ["--max-model-len 8192", "176 tokens", "--num-gpu-blocks"],
         ),
