@@ -1,23 +1,28 @@
-"""Speed of the core beside a naive Python loop, on the same workload, in one run.
+"""Speed of the core beside plain Python, on the same workload, in one run.
 
     make bench
 
 512 prompt tokens, 128 output tokens, Poisson arrivals at a batch of about 11, one engine, no prefix
-caching. Loop against loop: building the columns is not timed. The naive loop runs fewer requests of
-the same workload; its steps and finish times must equal the core's. Then how the core's cost per
-request moves with one quantity at a time.
+caching. Loop against loop: building the columns is not timed. Beside the core: a naive loop without
+any check, whose steps and finish times must equal the core's, and the reference of the tests; both
+run fewer requests. Then how the core's cost per request moves with one quantity at a time.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
-from naive import run_naive
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.naive import run_naive
 from llm_inference_simulator import _core
 from llm_inference_simulator.cluster import EngineSettings
+from tests.reference.cluster import Cluster, Job, Sums
+from tests.reference.scheduler import Settings
 
 STEP_NS, PREFILL_TOKEN_NS, DECODE_SEQ_NS = 8_000_000, 20_000, 100_000
 SETTINGS = EngineSettings(
@@ -101,6 +106,21 @@ def run_naive_loop(case: Case) -> Measurement:
     return Measurement(elapsed, case.requests, steps)
 
 
+def run_reference(case: Case) -> Measurement:
+    """Simulate with tests/reference, which checks its invariants at every step."""
+    jobs = [Job(int(arrival), case.prompt, case.output) for arrival in case.arrivals()]
+    cluster = Cluster([(Settings(**asdict(case.settings)), reference_cost_ns)], jobs)
+    started = time.perf_counter()
+    run = cluster.simulate()
+    return Measurement(time.perf_counter() - started, case.requests, len(run.steps))
+
+
+def reference_cost_ns(sums: Sums) -> int:
+    """The formula of :func:`cost_model`."""
+    tokens, seqs = sums["prefill_tokens"], sums["decode_seqs"]
+    return STEP_NS + PREFILL_TOKEN_NS * tokens + DECODE_SEQ_NS * seqs
+
+
 def best_of(case: Case, times: int = 3) -> Measurement:
     """The fastest of several runs: what the machine's other work disturbs least."""
     return min((case.run_core() for _ in range(times)), key=lambda run: run.seconds)
@@ -109,13 +129,15 @@ def best_of(case: Case, times: int = 3) -> Measurement:
 def compare() -> None:
     """Core against naive loop."""
     core, naive = best_of(Case()), run_naive_loop(Case(requests=10_000))
+    reference = run_reference(Case(requests=30))
     print(f"{'':14}{'requests/s':>14}{'steps/s':>14}{'us/request':>14}{'ns/step':>12}")
-    for name, run in (("core", core), ("naive Python", naive)):
+    for name, run in (("core", core), ("naive loop", naive), ("reference", reference)):
         print(
             f"{name:14}{run.requests / run.seconds:14,.0f}{run.steps / run.seconds:14,.0f}"
             f"{run.per_request_us:14,.3f}{run.seconds / run.steps * 1e9:12,.1f}"
         )
-    print(f"core is {naive.per_request_us / core.per_request_us:,.0f} x the naive loop")
+    for name, other in (("naive loop", naive), ("reference", reference)):
+        print(f"core is {other.per_request_us / core.per_request_us:,.0f} x the {name}")
 
 
 def curves() -> None:

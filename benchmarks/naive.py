@@ -1,8 +1,8 @@
 """A plain Python event loop of the common workload: what one writes first, without any trick.
 
 Continuous batching with a token budget on one engine, chunked prefill, no cache limits: each step
-loops over the running requests. It is a yardstick for speed, not an oracle: that is tests/reference,
-which checks invariants at every step and is slower by orders of magnitude.
+loops over the running requests. It is a yardstick for speed, not an oracle: that is
+tests/reference, which checks invariants at every step and is slower by orders of magnitude.
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ impl Simulation {
     }
 
     /// Nanoseconds between the end of a step and the client.
-    pub(crate) const fn response_latency_ns(&self) -> i64 {
+    pub const fn response_latency_ns(&self) -> i64 {
         self.options.response_latency.as_nanos().cast_signed()
     }
 
