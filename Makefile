@@ -7,7 +7,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow lint format typecheck bench wheel smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench wheel smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +25,17 @@ test-rust: $(TOOLS) ## Rust tests, with and without the Python binding
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo check --quiet --features python
 
 test-py: $(BUILT) ## Python tests: unit, property, analytic, binding
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q
 
 test-slow: $(BUILT) ## Long fuzzing and scale runs
-	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -q
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -q -m "not conformance and not vllm" tests/property
+
+conformance: $(BUILT) ## Replay all recorded decisions of the real vLLM scheduler
+	$(BIN)/python -m vllm_benchmarks.replay_decisions tests/golden/*/*.jsonl.gz
+	$(BIN)/python -m pytest -q -m conformance
+
+test-vllm: $(BUILT) ## Tests that need vLLM in .venv
+	$(BIN)/python -m pytest -q -m vllm
 
 lint: $(TOOLS) ## Formatting and lints of both languages
 	cargo fmt --check

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import subprocess
@@ -49,7 +48,7 @@ def test_the_recordings_cover_what_is_hard() -> None:
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 300_000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")
+@pytest.mark.vllm
 def test_a_recording_can_be_repeated(tmp_path: Path) -> None:
     words = ["--trace-block-size", "32", "--num-gpu-blocks", "32", "--max-model-len", "320"]
     words += ["--max-num-seqs", "16", "--max-num-batched-tokens", "128", "--async-scheduling"]
