@@ -177,10 +177,7 @@ def _named_performance_model(
 
     reason = model.unsupported_by_roofline(plan.max_model_len)
     if reason is not None:
-        raise ConfigError(
-            f"model {model.name!r} cannot be simulated by "
-            f"performance_model={config.performance.resolved_model}: {reason}"
-        )
+        raise ConfigError(reason)
     return create_performance_model(
         config.performance, model, xpu, config.cluster.tensor_parallel_size, config.engine
     )

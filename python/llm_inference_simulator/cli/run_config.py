@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ def _name_flags(message: str, flags: Mapping[str, Any], config_file: str | None)
     """Word a validator's message in the flags that were given, for it speaks of fields."""
     message = message.removeprefix(": ")
     for place, flag in flags.get(SPELLINGS, {}).items():
-        if f"{place}=" in message:
+        field = re.compile(rf"(?<![\w.]){re.escape(place)}=")
+        if field.search(message):
             # The value came from the flag, not from the file that opens the message.
-            prefix = f"{config_file}: "
-            return message.removeprefix(prefix).replace(f"{place}=", f"{flag}=")
+            return field.sub(f"{flag}=", message.removeprefix(f"{config_file}: "))
     return message

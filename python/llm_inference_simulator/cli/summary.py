@@ -152,6 +152,10 @@ def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = sum(engine["steps"] for engine in engines)
     preemptions = sum(engine["preemptions"] for engine in engines)
     rows.append(("steps", f"{steps:,}, {preemptions:,} preemptions"))
+    hits = sum(engine["prefix_cache_hits"] for engine in engines)
+    if hits:
+        queries = sum(engine["prefix_cache_queries"] for engine in engines)
+        rows.append(("prefix cache", f"{_percent(hits / queries)} of the looked-up tokens found"))
     return rows
 
 
