@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 ADD, SCHEDULE, UPDATE = 0, 1, 2
 """Calls of the core's log."""
 
-NS_PER_S = 1_000_000_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionLog:
@@ -46,6 +44,9 @@ class DecisionLog:
         """
         paths = decision_paths(path, self.n_engines)
         log, steps, rows, preempted = self.simulation.decisions()
+        sent = log["index"][log["call"] == ADD]
+        order = np.full(len(self.workload), -1, dtype=np.int64)
+        order[sent] = np.arange(len(sent))
         blocks = _Blocks(self.workload, self.settings)
         for engine, own in enumerate(paths):
             mine = np.flatnonzero(log["engine"] == engine)
@@ -53,7 +54,7 @@ class DecisionLog:
                 _write_line(file, {"header": self._header()})
                 for call, index in zip(log["call"][mine], log["index"][mine], strict=True):
                     if call == ADD:
-                        _write_line(file, {"add": self._addition(int(index), blocks)})
+                        _write_line(file, {"add": self._addition(int(index), order, blocks)})
                     elif call == SCHEDULE:
                         _write_line(file, _schedule_line(int(index), steps, rows, preempted))
                     else:
@@ -78,14 +79,14 @@ class DecisionLog:
             "async_scheduling": settings.async_scheduling,
         }
 
-    def _addition(self, request: int, blocks: _Blocks) -> dict[str, Any]:
+    def _addition(self, request: int, order: NDArray[np.int64], blocks: _Blocks) -> dict[str, Any]:
         workload = self.workload
         addition: dict[str, Any] = {
             "id": request,
             "prompt": int(workload.prompt_tokens[request]),
             "max_tokens": int(workload.output_tokens[request]),
             "priority": 0 if workload.priority is None else int(workload.priority[request]),
-            "arrival": int(workload.arrival_ns[request]) / NS_PER_S,
+            "arrival": float(order[request]),
         }
         if self.settings.enable_prefix_caching:
             addition["blocks"] = blocks.of(request)

@@ -228,7 +228,7 @@ impl Simulation {
         let (prompt, output) = self.source.workload().lengths(request);
         let fits = |settings: &EngineSettings| settings.effective_output(prompt, output).is_some();
         if self.pools.iter().all(fits) {
-            self.send_to_engine(request, sent);
+            self.send_to_engine(request);
         } else {
             let refused = time.after(self.options.response_latency)?;
             self.records.requests.rejected(request, refused);
@@ -237,7 +237,7 @@ impl Simulation {
         self.look_ahead()
     }
 
-    fn send_to_engine(&mut self, request: u32, sent: SimTime) {
+    fn send_to_engine(&mut self, request: u32) {
         let index = self.router.route();
         self.records.requests.routed(request, index);
         let engine = &mut self.engines[index as usize];
@@ -248,7 +248,9 @@ impl Simulation {
             prompt,
             output: engine.settings().effective_output(prompt, output).unwrap_or(output),
             priority: workload.priority(request),
-            arrival: sent.as_nanos(),
+            // Distinct, as a server's clock readings are: with ties, requests could take turns in
+            // preempting each other for ever.
+            arrival: self.source.sent() as u64,
         };
         engine.enqueue(&new, self.now, &mut self.records);
         if !engine.is_busy() {

@@ -263,7 +263,7 @@ TWO_BLOCKS = Settings(
     scheduling_policy="priority",
     scheduler_reserve_full_isl=False,
 )
-"""The first of two equal requests, out of blocks, is its own victim (4.4): nothing is scheduled."""
+"""A request out of blocks can be its own victim (4.4): nothing is scheduled."""
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,13 @@ TWO_BLOCKS = Settings(
             TWO_BLOCKS,
             (*(Job(0, 0, 0),) * 3, Job(0, 2, 3), Job(1, 1, 2)),
             {"max_concurrency": 3, "request_latency_ns": 1},
-            id="equal moments of sending are a tie whatever the workload's arrivals",
+            id="requests sent in one nanosecond keep their order",
+        ),
+        pytest.param(
+            replace(TWO_BLOCKS, num_gpu_blocks=12, block_size=1, max_num_batched_tokens=5),
+            (Job(0, 3, 14, 2), Job(0, 2, 7, 1), Job(0, 1, 9, 1), Job(0, 2, 9, 1), Job(0, 9, 5, 2)),
+            {},
+            id="equal requests don't preempt each other for ever",
         ),
         pytest.param(
             replace(TWO_BLOCKS, max_num_seqs=3, batching_strategy="windowed", batch_window_ns=10),

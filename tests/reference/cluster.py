@@ -98,6 +98,7 @@ class Cluster:
         self.response_latency = response_latency_ns
         self.events: list[tuple[int, int, int]] = []
         self.unanswered = self.routed = 0
+        self.order: dict[int, int] = {}  # of sending
         self.unsent = set(range(len(jobs)))
         self.answers: dict[int, int] = {}
         self.run = Run()
@@ -125,6 +126,7 @@ class Cluster:
         while self.events:
             time, rank, index = heapq.heappop(self.events)
             assert time >= now, "time runs backwards"
+            assert len(self.run.steps) < 10**5, "requests take turns for ever"
             now = time
             handle[rank](now, index)
         assert all(row["status"] for row in self.run.requests), "a request was forgotten"
@@ -146,6 +148,7 @@ class Cluster:
             self.run.requests[number]["arrival_ns"] = now
             self.at(now + self.request_latency, ARRIVES, number)
             self.unsent.remove(number)
+            self.order[number] = len(self.order)
             self.unanswered += 1
 
     def due_ns(self, number: int) -> float:
@@ -178,7 +181,7 @@ class Cluster:
         engine.outstanding += 1
         self.run.requests[number]["engine"] = index
         output = min(job.output, engine.settings.max_model_len - job.prompt)
-        sent = self.run.requests[number]["arrival_ns"]
+        sent = self.order[number]
         request = Request(number, job.prompt, output, job.priority, sent, job.blocks, now)
         self.request_of[number] = request
         engine.scheduler.add(request)
