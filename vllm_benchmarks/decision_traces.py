@@ -4,7 +4,7 @@
 - ``add``: a request enters: ``id``, ``prompt`` tokens, ``max_tokens``, ``priority``, ``arrival``
   (the tie-breaker of the priority policy) and, with prefix caching, ``blocks``: one number for
   each full block of the prompt, equal for two requests exactly when all their tokens up to its end
-  are;
+  are (the simulator's traces go on with the blocks of an answer that a later turn repeats);
 - ``schedule``: one call: rows ``[id, tokens computed before, tokens scheduled]`` in order; with it
   ``preempted`` ids (sorted), and ``free`` blocks, ``waiting`` and ``running`` requests after it;
 - ``update``: the output of the oldest scheduled step is processed: ids that got ``tokens``, in
@@ -58,8 +58,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """What a line of each kind may hold (of an ``update``, what its object may)."""
 
-ARRIVAL_UNITS_PER_SECOND = 1_000_000
-"""Arrivals are compared as whole microseconds."""
+ARRIVAL_UNITS_PER_SECOND = 1_000_000_000
+"""Arrivals are compared as whole nanoseconds, the simulator's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,13 +47,14 @@ class DecisionLog:
         paths = decision_paths(path, self.n_engines)
         log, steps, rows, preempted = self.simulation.decisions()
         blocks = _Blocks(self.workload, self.settings)
+        sent_ns = self.simulation.request_columns()["arrival_ns"]
         for engine, own in enumerate(paths):
             mine = np.flatnonzero(log["engine"] == engine)
             with atomic_text(own) as file:
                 _write_line(file, {"header": self._header()})
                 for call, index in zip(log["call"][mine], log["index"][mine], strict=True):
                     if call == ADD:
-                        _write_line(file, {"add": self._addition(int(index), blocks)})
+                        _write_line(file, {"add": self._addition(int(index), sent_ns, blocks)})
                     elif call == SCHEDULE:
                         _write_line(file, _schedule_line(int(index), steps, rows, preempted))
                     else:
@@ -78,14 +79,16 @@ class DecisionLog:
             "async_scheduling": settings.async_scheduling,
         }
 
-    def _addition(self, request: int, blocks: _Blocks) -> dict[str, Any]:
+    def _addition(
+        self, request: int, sent_ns: NDArray[np.int64], blocks: _Blocks
+    ) -> dict[str, Any]:
         workload = self.workload
         addition: dict[str, Any] = {
             "id": request,
             "prompt": int(workload.prompt_tokens[request]),
             "max_tokens": int(workload.output_tokens[request]),
             "priority": 0 if workload.priority is None else int(workload.priority[request]),
-            "arrival": int(workload.arrival_ns[request]) / NS_PER_S,
+            "arrival": int(sent_ns[request]) / NS_PER_S,
         }
         if self.settings.enable_prefix_caching:
             addition["blocks"] = blocks.of(request)
