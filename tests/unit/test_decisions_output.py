@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llm_inference_simulator.cli import main
+from llm_inference_simulator.errors import WorkloadError
 from vllm_benchmarks.decision_traces import DecisionTrace, read_trace
 from vllm_benchmarks.replay_decisions import compare
 
@@ -160,6 +161,34 @@ def test_sessions_replay_equal(run: Run, order: list[str], tiny: bool, policy: s
     assert outcome.result["completed"] == len(rows)
     assert outcome.hits > 0
     assert (outcome.preemptions > 0) == tiny
+
+
+@pytest.mark.parametrize("order", [[], [SYNC]], ids=["async", "sync"])
+def test_turns_and_others_sent_in_one_nanosecond_replay_equal(run: Run, order: list[str]) -> None:
+    # An answer frees two places at once: rows then join in another order than the file's.
+    rows = [{**one, "timestamp": 0} for one in session_rows(8, 4)]
+    words = ["--max-concurrency", "5", "--scheduling-policy", "priority"]
+    outcome = run(rows, *TINY, *words, *order)
+    assert outcome.result["completed"] == len(rows)
+
+
+@pytest.mark.parametrize("order", [[], [SYNC]], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "512"],
+        ["--batching-strategy", "static", "--max-batch-size", "6"],
+    ],
+    ids=["whole prompts", "static"],
+)
+def test_settings_of_our_own_traces_replay_equal(run: Run, words: list[str], order: list[str]) -> None:
+    outcome = run(shared_rows(60, gap_ms=3), *TINY, *words, *order)
+    assert outcome.result["completed"] == 60
+
+
+def test_windowed_batching_cannot_be_replayed(run: Run) -> None:
+    with pytest.raises(WorkloadError, match="batching_strategy=windowed cannot be replayed"):
+        run([row(0, 10, 2)], "--batching-strategy", "windowed")
 
 
 @pytest.mark.parametrize("order", [[], [SYNC]], ids=["async", "sync"])
