@@ -4,7 +4,7 @@
 - ``add``: a request enters: ``id``, ``prompt`` tokens, ``max_tokens``, ``priority``, ``arrival``
   (the tie-breaker of the priority policy) and, with prefix caching, ``blocks``: one number for
   each full block of the prompt, equal for two requests exactly when all their tokens up to its end
-  are;
+  are (the simulator's traces go on with the blocks of an answer that a later turn repeats);
 - ``schedule``: one call: rows ``[id, tokens computed before, tokens scheduled]`` in order; with it
   ``preempted`` ids (sorted), and ``free`` blocks, ``waiting`` and ``running`` requests after it;
 - ``update``: the output of the oldest scheduled step is processed: ids that got ``tokens``, in
@@ -39,6 +39,9 @@ SETTINGS: dict[str, type] = {
 }
 """Settings that decisions depend on, as the header names them."""
 
+OPTIONAL_SETTINGS: dict[str, type] = {"enable_chunked_prefill": bool, "batching_strategy": str}
+"""Settings that only the simulator's traces tell; left out: on, and continuous as in vLLM."""
+
 DESCRIPTIONS = {"vllm": str, "simulator": str, "kind": str, "seed": int}
 """What else a header may hold."""
 
@@ -58,8 +61,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """What a line of each kind may hold (of an ``update``, what its object may)."""
 
-ARRIVAL_UNITS_PER_SECOND = 1_000_000
-"""Arrivals are compared as whole microseconds."""
+ARRIVAL_UNITS_PER_SECOND = 1_000_000_000
+"""Arrivals are compared as whole nanoseconds, the simulator's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +88,24 @@ class DecisionTrace:
         return [line.content["add"] for line in self.lines if line.kind == "add"]
 
     def settings(self) -> EngineSettings:
-        """The header as settings of our engine."""
+        """The header as settings of our engine.
+
+        Raises :class:`WorkloadError` for windowed batching, which decides by a clock.
+        """
         header = self.header
+        strategy = header.get("batching_strategy", "continuous")
+        if strategy not in ("continuous", "static"):
+            raise WorkloadError(
+                f"decision trace {self.path}: batching_strategy={strategy} cannot be replayed: "
+                "only continuous and static batching decide without a clock"
+            )
         return EngineSettings(
             max_num_seqs=header["max_num_seqs"],
             max_num_batched_tokens=header["max_num_batched_tokens"],
             max_model_len=header["max_model_len"],
             block_size=header["block_size"],
             num_gpu_blocks=header["num_gpu_blocks"],
+            enable_chunked_prefill=header.get("enable_chunked_prefill", True),
             long_prefill_token_threshold=header["long_prefill_token_threshold"],
             long_prefill_token_threshold_adaptive=header["long_prefill_token_threshold_adaptive"],
             enable_prefix_caching=header["enable_prefix_caching"],
@@ -100,6 +113,7 @@ class DecisionTrace:
             scheduler_reserve_full_isl=header["scheduler_reserve_full_isl"],
             watermark_blocks=int(header["watermark"] * header["num_gpu_blocks"]),
             async_scheduling=header["async_scheduling"],
+            batching_strategy=strategy,
         )
 
 
@@ -111,7 +125,7 @@ def read_trace(path: Path) -> DecisionTrace:
     if lines[0].kind != "header":
         raise WorkloadError(f"decision trace {path} line 1: the first line must be the header")
     header = lines[0].content["header"]
-    _check_fields(path, 1, header, SETTINGS, optional=DESCRIPTIONS)
+    _check_fields(path, 1, header, SETTINGS, optional={**OPTIONAL_SETTINGS, **DESCRIPTIONS})
     for line in lines[1:]:
         if line.kind == "header":
             raise WorkloadError(f"decision trace {path} line {line.number}: a second header")

@@ -56,11 +56,13 @@ class Replayer:
     """Our scheduler, fed from a trace and answering in its words."""
 
     def __init__(self, trace: DecisionTrace) -> None:
-        self._requests = {add["id"]: index for index, add in enumerate(trace.additions)}
-        if len(self._requests) != len(trace.additions):
+        # Numbers break ties of priority and arrival, so they follow the ids.
+        additions = sorted(trace.additions, key=lambda add: add["id"])
+        self._requests = {add["id"]: index for index, add in enumerate(additions)}
+        if len(self._requests) != len(additions):
             raise WorkloadError(f"decision trace {trace.path}: a request id is added twice")
         self._ids = list(self._requests)
-        blocks = [add.get("blocks", []) for add in trace.additions]
+        blocks = [add.get("blocks", []) for add in additions]
         offsets = np.cumsum([0, *(len(own) for own in blocks)], dtype=np.int64)
         contents = np.array([block for own in blocks for block in own], dtype=np.int64)
         self._scheduler = SchedulerReplay(trace.settings(), offsets, contents)

@@ -77,6 +77,8 @@ class DecisionLog:
             "scheduler_reserve_full_isl": settings.scheduler_reserve_full_isl,
             "watermark": self.watermark,
             "async_scheduling": settings.async_scheduling,
+            "enable_chunked_prefill": settings.enable_chunked_prefill,
+            "batching_strategy": settings.batching_strategy,
         }
 
     def _addition(self, request: int, order: NDArray[np.int64], blocks: _Blocks) -> dict[str, Any]:

@@ -16,7 +16,12 @@ import pytest
 from llm_inference_simulator.errors import WorkloadError
 from vllm_benchmarks import record_decisions, replay_decisions
 from vllm_benchmarks.decision_traces import read_trace
-from vllm_benchmarks.record_decisions import BlockNumbers, Prompts, Row, drive, main, trace_writer
+from vllm_benchmarks.record_decisions import main
+from vllm_benchmarks.recording.clock import drive
+from vllm_benchmarks.recording.decision_log import BlockNumbers
+from vllm_benchmarks.recording.prompts import Prompts
+from vllm_benchmarks.recording.workload import Row, read_workload
+from vllm_benchmarks.recording.writer import trace_writer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vllm_engine"
 RECORDINGS = sorted(GOLDEN.glob("*.jsonl.gz"))
@@ -253,7 +258,7 @@ def test_help_needs_no_vllm(tmp_path: Path) -> None:
 def test_a_bad_row_is_named(workload: Callable[..., Path], bad: object, parts: list[str]) -> None:
     settings = {**SETTINGS, "num_gpu_blocks": 16}
     with pytest.raises(WorkloadError) as caught:
-        record_decisions.read_workload(workload(ROW, bad), settings, 64)
+        read_workload(workload(ROW, bad), settings, 64)
     for part in parts:
         assert part in str(caught.value)
 
@@ -262,7 +267,7 @@ def test_rows_join_in_the_order_of_their_timestamps(
     workload: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = workload({**ROW, "timestamp": 9, "note": 1}, {**ROW, "timestamp": 1.5}, ROW, "")
-    rows = record_decisions.read_workload(path, SETTINGS, 64)
+    rows = read_workload(path, SETTINGS, 64)
     assert [one.number for one in rows] == [3, 2, 1]
     assert capsys.readouterr().err == "note: keys not used: note\n"
 
