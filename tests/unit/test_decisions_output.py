@@ -181,7 +181,9 @@ def test_turns_and_others_sent_in_one_nanosecond_replay_equal(run: Run, order: l
     ],
     ids=["whole prompts", "static"],
 )
-def test_settings_of_our_own_traces_replay_equal(run: Run, words: list[str], order: list[str]) -> None:
+def test_settings_of_our_own_traces_replay_equal(
+    run: Run, words: list[str], order: list[str]
+) -> None:
     outcome = run(shared_rows(60, gap_ms=3), *TINY, *words, *order)
     assert outcome.result["completed"] == 60
 
