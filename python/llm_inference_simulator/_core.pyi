@@ -207,10 +207,10 @@ class Simulation:
         """Process at most ``max_events`` events with the interpreter lock released."""
 
     def request_columns(self) -> dict[str, NDArray[Any]]:
-        """The columns of docs/spec.md, section 9: int64, ``status`` uint8."""
+        """The columns of docs/spec.md, section 11: int64, ``status`` uint8."""
 
     def step_columns(self) -> dict[str, NDArray[np.int64]]:
-        """The step columns of docs/spec.md, section 9; only with ``record_steps``."""
+        """The step columns of docs/spec.md, section 11; only with ``record_steps``."""
 
     def decisions(
         self,

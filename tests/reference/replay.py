@@ -17,12 +17,12 @@ def settings_of(header: dict[str, Any]) -> Settings:
     return Settings(watermark_blocks=watermark, **{name: header[name] for name in names})
 
 
-def replay(path: Path) -> dict[str, int]:
+def replay(path: Path, scheduler_class: type[Scheduler] = Scheduler) -> dict[str, int]:
     """Raise AssertionError at the first line that differs; count what the trace exercised."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = [json.loads(text) for text in file]
     settings = settings_of(lines[0]["header"])
-    scheduler = Scheduler(settings)
+    scheduler = scheduler_class(settings)
     seen = {"steps": 0, "preemptions": 0, "hits": 0}
     for number, line in enumerate(lines[1:], 2):
         if "add" in line:
