@@ -44,6 +44,8 @@ class Case:
     rate_per_s: float = 8.0
     engines: int = 1
     settings: EngineSettings = SETTINGS
+    shared: bool = False
+    """Whether all requests have the same prompt; otherwise nobody shares anything."""
 
     def arrivals(self) -> np.ndarray:
         """Arrival times in ns."""
@@ -52,7 +54,13 @@ class Case:
 
     def simulation(self) -> _core.Simulation:
         """The case in the core."""
+        blocks = self.prompt // self.settings.block_size
+        named = {
+            "block_offsets": np.arange(self.requests + 1, dtype=np.int64) * blocks,
+            "block_ids": np.tile(np.arange(blocks, dtype=np.int64), self.requests),
+        }
         return _core.Simulation(
+            **(named if self.shared else {}),
             pools=[(self.settings, cost_model(), self.engines)],
             router="least_outstanding",
             arrival_ns=self.arrivals(),
@@ -141,27 +149,26 @@ def compare() -> None:
 
 
 def curves() -> None:
-    """Cost per request of the core against one quantity at a time."""
+    """Cost per request of the core against one quantity at a time, with prefix caching."""
     cached = replace(SETTINGS, enable_prefix_caching=True)
-    base = Case(requests=50_000)
+    base = Case(requests=50_000, settings=cached)
+    lengths = (128, 512, 2048, 8192)
     cases = {
-        "prompt tokens": [(n, replace(base, prompt=n)) for n in (128, 512, 2048, 8192)],
-        "prompt, prefix caching": [
-            (n, replace(base, prompt=n, settings=cached)) for n in (128, 512, 2048, 8192)
-        ],
+        "prompt tokens": [(n, replace(base, prompt=n)) for n in lengths],
+        "shared prompt tokens": [(n, replace(base, prompt=n, shared=True)) for n in lengths],
         "output tokens": [
             (n, replace(base, output=n, rate_per_s=8 * 128 / n)) for n in (32, 128, 512, 2048)
         ],
-        "rate (batch grows)": [(r, replace(base, rate_per_s=r)) for r in (2, 8, 16, 24)],
+        "requests/s (batch grows)": [(r, replace(base, rate_per_s=r)) for r in (2, 8, 16, 24)],
         "engines": [(n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)],
-        "KV blocks, prefix caching": [
+        "KV blocks": [
             (n, replace(base, settings=replace(cached, num_gpu_blocks=n)))
             for n in (2_000, 20_000, 200_000, 2_000_000)
         ],
     }
-    print("\nmicroseconds a request")
+    print("\nmicroseconds a request, prefix caching on (batch of the base case: about 11)")
     for name, row in cases.items():
-        cells = (f"{value:>9,}: {best_of(case).per_request_us:6.3f}" for value, case in row)
+        cells = (f"{value:>11,}: {best_of(case).per_request_us:6.3f}" for value, case in row)
         print(f"{name:26}{''.join(cells)}")
 
 

@@ -4,6 +4,7 @@
 set -euo pipefail
 wheel=$(realpath "$1")
 python=$(realpath "${PYTHON:-.venv/bin/python}")
+recording=$(realpath tests/golden/vllm_engine/tiny_async.jsonl.gz)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -14,6 +15,11 @@ cd "$folder"
 export PATH="$folder/venv/bin:/usr/bin:/bin"
 llm-inference-simulator --model llama-3.1-8b --xpu h100-sxm --trace azure-conv-2023 \
     --output results.json --requests-output requests.parquet
+python -m vllm_benchmarks.replay_decisions "$recording"
+if python -m vllm_benchmarks.record_decisions requests.jsonl --output trace.jsonl 2>message; then
+    echo "record_decisions ran without vLLM" >&2 && exit 1
+fi
+grep -q "vllm" message
 python - <<'PY'
 import json
 
