@@ -10,8 +10,8 @@ use crate::recorder::{
     Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
 };
 use crate::scheduler::{NewRequest, Scheduler, StepPlan};
+use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
-use crate::workload::SharedBlocks;
 
 /// What scheduling led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::config::EngineSettings;
 use crate::error::SimError;
 use crate::scheduler::{NewRequest, Row, Scheduler, StepPlan};
+use crate::shared_blocks::SharedBlocks;
 use crate::time::SimTime;
-use crate::workload::SharedBlocks;
 
 /// A scheduler that is told when to schedule and when outputs arrive.
 #[derive(Clone, Debug)]

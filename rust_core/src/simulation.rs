@@ -8,8 +8,9 @@ use crate::event::{Event, EventQueue, Rank};
 use crate::recorder::{Decisions, RequestColumns, StepColumns, TraceHash};
 use crate::router::{Router, RoutingPolicy};
 use crate::scheduler::NewRequest;
+use crate::source::Source;
 use crate::time::{SimDuration, SimTime};
-use crate::workload::{Source, Workload};
+use crate::workload::Workload;
 
 /// Engines that are alike.
 #[derive(Clone, Debug)]

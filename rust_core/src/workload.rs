@@ -1,32 +1,31 @@
 //! The requests, and when each is sent.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use crate::error::SimError;
+use crate::shared_blocks::SharedBlocks;
 use crate::time::SimTime;
 
 /// Validated request columns, in order of arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Workload {
-    arrivals: Vec<SimTime>,
+    pub(crate) arrivals: Vec<SimTime>,
     prompts: Vec<u32>,
     outputs: Vec<u32>,
     /// Closed loop: most requests that may be unanswered.
-    max_concurrency: Option<usize>,
+    pub(crate) max_concurrency: Option<usize>,
     /// Order of the priority policy; empty: all alike.
     priorities: Vec<i64>,
     /// The request that must be answered before each one is sent, NOBODY if none; empty: nobody
     /// waits for another.
-    predecessors: Vec<u32>,
+    pub(crate) predecessors: Vec<u32>,
     /// The request that waits for each one; as long as `predecessors`.
-    successors: Vec<u32>,
+    pub(crate) successors: Vec<u32>,
     shared: Arc<SharedBlocks>,
 }
 
 /// No request.
-const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 impl Workload {
     /// Check the columns and take a copy.
@@ -178,88 +177,6 @@ impl Workload {
     }
 }
 
-/// Which blocks of which requests have the same content.
-///
-/// Contents are named by numbers: two requests' blocks have the same one exactly when all their
-/// tokens up to the end of the block are equal. Only those that at least two requests have are kept;
-/// whatever follows is a request's own.
-#[derive(Clone, Debug, Default)]
-pub struct SharedBlocks {
-    /// Where each request's contents begin, and one end more; empty: nothing is shared.
-    offsets: Vec<usize>,
-    contents: Vec<u32>,
-    count: u32,
-}
-
-impl SharedBlocks {
-    /// Find what is shared: request i's blocks have the contents `ids[offsets[i]..offsets[i + 1]]`,
-    /// from its first block on.
-    ///
-    /// # Errors
-    /// [`SimError::InvalidRequest`] where the offsets do not delimit `ids`.
-    pub fn new(offsets: &[i64], ids: &[i64]) -> Result<Self, SimError> {
-        let bounds = check_offsets(offsets, ids.len())?;
-        let mut sorted = ids.to_vec();
-        sorted.sort_unstable();
-        let mut shared: Vec<i64> =
-            sorted.chunk_by(|a, b| a == b).filter(|run| run.len() > 1).map(|run| run[0]).collect();
-        shared.dedup();
-        let mut table = Self { offsets: vec![0], contents: Vec::new(), count: 0 };
-        for pair in bounds.windows(2) {
-            for id in &ids[pair[0]..pair[1]] {
-                // Contents are chained, so nothing after a content of one's own is shared.
-                let Ok(content) = shared.binary_search(id) else { break };
-                table.contents.push(to_u32(content)?);
-            }
-            table.offsets.push(table.contents.len());
-        }
-        table.count = to_u32(shared.len())?;
-        Ok(table)
-    }
-
-    /// Contents of a request's first blocks.
-    #[inline]
-    pub(crate) fn of(&self, request: u32) -> &[u32] {
-        let request = request as usize;
-        match (self.offsets.get(request), self.offsets.get(request + 1)) {
-            (Some(&from), Some(&to)) => &self.contents[from..to],
-            _ => &[],
-        }
-    }
-
-    /// How many contents are shared.
-    pub(crate) const fn count(&self) -> u32 {
-        self.count
-    }
-}
-
-fn to_u32(index: usize) -> Result<u32, SimError> {
-    let limit = u64::from(u32::MAX);
-    u32::try_from(index).map_err(|_| SimError::TooMany { what: "shared blocks", limit })
-}
-
-fn check_offsets(offsets: &[i64], total: usize) -> Result<Vec<usize>, SimError> {
-    let mut bounds = Vec::with_capacity(offsets.len());
-    let mut previous = 0;
-    for (row, &offset) in offsets.iter().enumerate() {
-        match usize::try_from(offset) {
-            Ok(bound) if bound >= previous && bound <= total => {
-                bounds.push(bound);
-                previous = bound;
-            }
-            _ => {
-                return Err(invalid(
-                    row,
-                    "block_offsets",
-                    offset,
-                    "must rise up to the number of ids",
-                ));
-            }
-        }
-    }
-    Ok(bounds)
-}
-
 /// Token counts up to 2^31: sums of two still fit 32 bits.
 fn tokens(field: &'static str, column: &[i64]) -> Result<Vec<u32>, SimError> {
     const MOST: u32 = 1 << 30;
@@ -272,123 +189,4 @@ fn tokens(field: &'static str, column: &[i64]) -> Result<Vec<u32>, SimError> {
 
 fn invalid(row: usize, field: &'static str, value: i64, remedy: &'static str) -> SimError {
     SimError::InvalidRequest { row, field, value: value.to_string(), remedy }
-}
-
-/// Sends the requests: at their arrival times, or later where a closed loop or the answer to an
-/// earlier request holds them back.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    workload: Workload,
-    /// The next request by arrival that was neither sent nor set aside.
-    next: u32,
-    /// Requests whose predecessor is answered later than they arrive, by the time of the answer.
-    released: BinaryHeap<Reverse<(SimTime, u32)>>,
-    /// When clients got their answers, where others wait for them.
-    answers: Vec<Option<SimTime>>,
-    sent: usize,
-    unanswered: usize,
-    /// Closed loop: when answers freed places that nobody has taken yet.
-    places: VecDeque<SimTime>,
-}
-
-impl Source {
-    pub(crate) fn new(workload: Workload) -> Self {
-        let answers = vec![None; workload.predecessors.len()];
-        let mut source = Self {
-            workload,
-            next: 0,
-            released: BinaryHeap::new(),
-            answers,
-            sent: 0,
-            unanswered: 0,
-            places: VecDeque::new(),
-        };
-        source.set_aside_waiting();
-        source
-    }
-
-    pub(crate) const fn workload(&self) -> &Workload {
-        &self.workload
-    }
-
-    /// Requests sent so far.
-    pub(crate) const fn sent(&self) -> usize {
-        self.sent
-    }
-
-    /// Requests sent and not yet answered.
-    pub(crate) const fn unanswered(&self) -> usize {
-        self.unanswered
-    }
-
-    /// The next request to send and the moment from which its client is ready.
-    #[inline]
-    fn candidate(&self) -> Option<(SimTime, u32)> {
-        let by_arrival =
-            self.workload.arrivals.get(self.next as usize).map(|&arrival| (arrival, self.next));
-        match (by_arrival, self.released.peek()) {
-            (Some(one), Some(&Reverse(other))) => Some(one.min(other)),
-            (one, other) => one.or(other.map(|&Reverse(released)| released)),
-        }
-    }
-
-    /// When the next request is sent, as things stand.
-    #[inline]
-    pub(crate) fn next_time(&self) -> Option<SimTime> {
-        let (ready, _) = self.candidate()?;
-        match self.workload.max_concurrency {
-            Some(limit) if self.unanswered + self.places.len() >= limit => {
-                self.places.front().map(|&place| ready.max(place))
-            }
-            _ => Some(ready),
-        }
-    }
-
-    /// Send the next request.
-    pub(crate) fn send(&mut self) -> Option<u32> {
-        let (_, request) = self.candidate()?;
-        if let Some(limit) = self.workload.max_concurrency
-            && self.unanswered + self.places.len() >= limit
-        {
-            self.places.pop_front();
-        }
-        if request == self.next {
-            self.next += 1;
-            self.set_aside_waiting();
-        } else {
-            self.released.pop();
-        }
-        self.sent += 1;
-        self.unanswered += 1;
-        Some(request)
-    }
-
-    /// Pass over requests that wait for an answer that has not come, or comes after they arrive.
-    #[inline]
-    fn set_aside_waiting(&mut self) {
-        while let Some(&before) = self.workload.predecessors.get(self.next as usize)
-            && before != NOBODY
-        {
-            match self.answers[before as usize] {
-                Some(time) if time <= self.workload.arrivals[self.next as usize] => return,
-                Some(time) => self.released.push(Reverse((time, self.next))),
-                None => {}
-            }
-            self.next += 1;
-        }
-    }
-
-    /// The client gets the answer to a request at `time`.
-    pub(crate) fn answered(&mut self, request: u32, time: SimTime) {
-        self.unanswered -= 1;
-        if self.workload.max_concurrency.is_some() {
-            self.places.push_back(time);
-        }
-        let Some(&successor) = self.workload.successors.get(request as usize) else { return };
-        self.answers[request as usize] = Some(time);
-        if successor < self.next {
-            let ready = self.workload.arrivals[successor as usize].max(time);
-            self.released.push(Reverse((ready, successor)));
-        }
-    }
 }

@@ -84,9 +84,10 @@ def test_only_the_binding_knows_python() -> None:
 
 
 RUST_LAYERS = [
-    ["time", "error"],
-    ["event", "config", "cost", "workload"],
-    ["kv_cache", "scheduler"],
+    ["time", "error", "ids"],
+    ["event", "config", "cost", "shared_blocks"],
+    ["workload", "kv_cache"],
+    ["scheduler", "source"],
     ["recorder"],
     ["engine", "router", "replay", "token_gaps"],
     ["simulation"],

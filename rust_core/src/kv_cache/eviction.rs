@@ -2,7 +2,7 @@
 //! leaves from anywhere in constant time.
 
 use super::prefix::CopyId;
-use crate::scheduler::{NONE, SlotId};
+use crate::ids::{NONE, SlotId};
 
 /// Index of an entry.
 pub(super) type EntryId = u32;

@@ -12,7 +12,7 @@
 mod eviction;
 mod prefix;
 
-use crate::scheduler::SlotId;
+use crate::ids::SlotId;
 use prefix::PrefixCache;
 
 pub(crate) use prefix::CopyId;
@@ -160,7 +160,7 @@ impl KvCache {
 
     /// Give back all blocks of a request: `blocks` of them, of which the first `full` stay findable.
     /// They are freed from last to first. `owner` is the request's slot if it will look for them
-    /// again, else [`NONE`](crate::scheduler::NONE).
+    /// again, else [`NONE`](crate::ids::NONE).
     pub(crate) fn release(
         &mut self,
         blocks: u32,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Hit;
 use super::eviction::{Cached, EntryId, EvictionOrder};
-use crate::scheduler::{NONE, SlotId};
+use crate::ids::{NONE, SlotId};
 
 /// Index of a cached block of shared content.
 pub(crate) type CopyId = u32;

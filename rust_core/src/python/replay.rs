@@ -10,7 +10,7 @@ use pyo3::sync::MutexExt;
 use super::errors::to_python;
 use super::settings::EngineSettingsArgument;
 use crate::replay::Replay;
-use crate::workload::SharedBlocks;
+use crate::shared_blocks::SharedBlocks;
 
 type Rows = Vec<(u32, u32, u32)>;
 

@@ -5,7 +5,8 @@
 //! members is adding 1 to the tick; how many of them start a new KV block follows from a histogram
 //! of (base mod block size), and who generates the last token from a calendar of ticks.
 
-use super::slot::{NONE, SlotId, Slots, State};
+use super::slot::{Slots, State};
+use crate::ids::{NONE, SlotId};
 
 /// Buckets of the calendar; a power of two. Members further away than this share a bucket with
 /// nearer ones and are passed over once a round.

@@ -14,13 +14,13 @@ mod waiting_pass;
 use std::sync::Arc;
 
 use crate::config::{Batching, EngineSettings};
+use crate::ids::{NONE, SlotId};
 use crate::kv_cache::KvCache;
+use crate::shared_blocks::SharedBlocks;
 use crate::time::SimTime;
-use crate::workload::SharedBlocks;
 use decode_set::DecodeSet;
 pub use plan::Row;
 pub(crate) use plan::{Span, StepPlan};
-pub(crate) use slot::{NONE, SlotId};
 use slot::{Order, Running, Slot, Slots, State};
 use waiting::Waiting;
 

@@ -1,7 +1,7 @@
 //! What the scheduler decides for one step.
 
-use super::slot::SlotId;
 use crate::cost::StepShape;
+use crate::ids::SlotId;
 
 /// An unbroken row of steps in each of which a request got a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

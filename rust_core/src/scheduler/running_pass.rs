@@ -1,8 +1,9 @@
 //! The running pass (`docs/spec.md`, section 4).
 
-use super::slot::{NONE, SlotId, State};
+use super::slot::State;
 use super::{Scheduler, StepPlan};
 use crate::config::SchedulingPolicy;
+use crate::ids::{NONE, SlotId};
 
 impl Scheduler {
     /// The running pass where everyone gets what it asks for; false, and nothing done, elsewhere.

@@ -1,13 +1,8 @@
 //! A request inside an engine, and the order of the running ones.
 
+use crate::ids::{NONE, SlotId};
 use crate::kv_cache::CopyId;
 use crate::time::SimTime;
-
-/// Index of a request in an engine's slot table.
-pub(crate) type SlotId = u32;
-
-/// No slot, no step.
-pub(crate) const NONE: u32 = u32::MAX;
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::slot::{Order, SlotId, Slots};
+use super::slot::{Order, Slots};
 use crate::config::SchedulingPolicy;
+use crate::ids::SlotId;
 use crate::time::SimTime;
 
 /// Requests that wait for admission.

@@ -1,8 +1,9 @@
 //! The waiting pass (`docs/spec.md`, section 5).
 
 use super::plan::Admission;
-use super::slot::{NONE, SlotId, State};
+use super::slot::State;
 use super::{Scheduler, StepPlan};
+use crate::ids::{NONE, SlotId};
 
 impl Scheduler {
     /// Admit waiting requests while there is budget, a place and room (5.2 to 5.4).

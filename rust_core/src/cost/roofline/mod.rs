@@ -4,82 +4,17 @@
 //! operation is two coefficient vectors and a constant. They are compiled once per model; a step
 //! costs a handful of multiply-adds, and the breakdown comes from the same operations as the total.
 
+mod inputs;
+mod operations;
+
+pub use inputs::{AllReduce, ModelShape, PhaseRates, RooflineHardware};
+use operations::{
+    DECODE_CONTEXT, DECODE_SEQS, Kind, Linear, ONE, Operation, Runs, SAMPLED, SEQS, TOKENS, dot,
+    features, operations,
+};
+
 use super::{StepShape, StepTotals};
 use crate::error::SimError;
-
-/// A dense decoder-only transformer and how it is stored, in plain numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ModelShape {
-    /// Transformer layers.
-    pub num_layers: u32,
-    /// Width of the residual stream.
-    pub hidden_size: u32,
-    /// Query heads of the whole model.
-    pub num_attention_heads: u32,
-    /// Key-value heads of the whole model (1: MQA; as many as query heads: MHA).
-    pub num_key_value_heads: u32,
-    /// Width of a head.
-    pub head_dim: u32,
-    /// Width of the MLP.
-    pub intermediate_size: u32,
-    /// Whether the MLP has a gate (three matrices instead of two).
-    pub gated_mlp: bool,
-    /// Rows of the embedding and of the LM head.
-    pub vocab_size: u32,
-    /// Accelerators that share every matrix.
-    pub tensor_parallel_size: u32,
-    /// Stored bytes a weight of the layers' matrices (fractions for 4-bit groups with scales).
-    pub weight_bytes: f64,
-    /// Stored bytes a weight of the embedding and the LM head.
-    pub embedding_bytes: f64,
-    /// Bytes an activation.
-    pub activation_bytes: f64,
-    /// Bytes a key or value element in the cache.
-    pub kv_cache_bytes: f64,
-}
-
-/// What an accelerator achieves in one phase, per second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PhaseRates {
-    /// Operations of the layers' matrix products.
-    pub linear_flops: f64,
-    /// Operations of attention and the LM head.
-    pub attention_flops: f64,
-    /// Bytes to and from memory.
-    pub memory_bandwidth: f64,
-}
-
-/// How partial results are summed over a tensor-parallel group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AllReduce {
-    /// 2(t−1) hops of 1/t of the payload each.
-    Ring,
-    /// A double binary tree: 2⌈log2 t⌉ hops, the payload twice.
-    Tree,
-    /// Whichever is faster for the payload, as NCCL chooses.
-    Auto,
-}
-
-/// An accelerator as the roofline sees it: achievable rates and constants.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RooflineHardware {
-    /// Rates in steps that carry prompt tokens.
-    pub prefill: PhaseRates,
-    /// Rates in pure decode steps.
-    pub decode: PhaseRates,
-    /// Constant of every kernel, seconds.
-    pub kernel_latency_s: f64,
-    /// Constant of every step, seconds.
-    pub step_overhead_s: f64,
-    /// Constant of every request in a step, seconds.
-    pub sequence_overhead_s: f64,
-    /// Achievable bytes per second and direction between accelerators of a group.
-    pub link_bandwidth: f64,
-    /// Latency of a hop, seconds.
-    pub link_latency_s: f64,
-    /// All-reduce algorithm.
-    pub all_reduce: AllReduce,
-}
 
 /// What limits an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,99 +59,6 @@ pub struct OperationCost {
     pub bound: Bound,
 }
 
-/// The sums that operations are linear in.
-const ONE: usize = 0;
-const TOKENS: usize = 1;
-const SEQS: usize = 2;
-const SAMPLED: usize = 3;
-const PREFILL_TOKENS: usize = 4;
-const PREFILL_PAIRS: usize = 5;
-const PREFILL_CONTEXT: usize = 6;
-const DECODE_SEQS: usize = 7;
-const DECODE_CONTEXT: usize = 8;
-const FEATURES: usize = 9;
-
-/// One number for each feature: coefficients, or the features of a step.
-type Linear = [f64; FEATURES];
-
-/// Coefficients from the few that are not 0.
-fn linear(terms: &[(usize, f64)]) -> Linear {
-    let mut coefficients = [0.0; FEATURES];
-    for &(feature, value) in terms {
-        coefficients[feature] += value;
-    }
-    coefficients
-}
-
-fn features(step: &StepShape, steps: u64) -> Linear {
-    linear(&[
-        (ONE, steps as f64),
-        (TOKENS, step.tokens() as f64),
-        (SEQS, (step.prefill_seqs + step.decode_seqs) as f64),
-        (SAMPLED, step.sampled_seqs as f64),
-        (PREFILL_TOKENS, step.prefill_tokens as f64),
-        (PREFILL_PAIRS, step.prefill_attention_pairs as f64),
-        (PREFILL_CONTEXT, step.prefill_context_tokens as f64),
-        (DECODE_SEQS, step.decode_seqs as f64),
-        (DECODE_CONTEXT, step.decode_context_tokens as f64),
-    ])
-}
-
-fn dot(coefficients: &Linear, x: &Linear) -> f64 {
-    let mut sum = 0.0;
-    for (coefficient, value) in coefficients.iter().zip(x) {
-        sum += coefficient * value;
-    }
-    sum
-}
-
-/// The steps in which an operation runs at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runs {
-    Always,
-    WithPrefill,
-    WithDecode,
-    WithSampling,
-}
-
-impl Runs {
-    const fn in_step(self, step: &StepShape) -> bool {
-        match self {
-            Self::Always => true,
-            Self::WithPrefill => step.prefill_tokens > 0,
-            Self::WithDecode => step.decode_seqs > 0,
-            Self::WithSampling => step.sampled_seqs > 0,
-        }
-    }
-}
-
-/// How an operation's time follows from its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A kernel at the rate of the layers' weights.
-    LinearKernel,
-    /// A kernel at the rate of 16-bit operands.
-    Kernel,
-    /// An all-reduce; its bytes are the payload.
-    AllReduce,
-    /// An all-gather; its bytes are what one accelerator receives.
-    AllGather,
-}
-
-/// One operation of the model.
-#[derive(Clone, Debug)]
-struct Operation {
-    name: &'static str,
-    runs: Runs,
-    kind: Kind,
-    /// How often it runs in a step.
-    repeat: f64,
-    /// Floating-point operations of one run.
-    operations: Linear,
-    /// Bytes of one run.
-    bytes: Linear,
-}
-
 /// A collective's time: `wire` × bytes / bandwidth + `hops` × latency.
 #[derive(Clone, Copy, Debug)]
 struct Collective {
@@ -248,8 +90,8 @@ impl Roofline {
     /// # Errors
     /// [`SimError::InvalidSetting`] naming a number that is not finite or not positive.
     pub fn new(model: &ModelShape, hardware: RooflineHardware) -> Result<Self, SimError> {
-        check_model(model)?;
-        check_hardware(&hardware)?;
+        model.check()?;
+        hardware.check()?;
         let ranks = f64::from(model.tensor_parallel_size);
         let tree_depth = f64::from(model.tensor_parallel_size.next_power_of_two().trailing_zeros());
         let ring = Collective { wire: 2.0 * (ranks - 1.0) / ranks, hops: 2.0 * (ranks - 1.0) };
@@ -421,19 +263,6 @@ impl Roofline {
     }
 }
 
-impl Operation {
-    const fn is_kernel(&self) -> bool {
-        matches!(self.kind, Kind::LinearKernel | Kind::Kernel)
-    }
-
-    const fn flops(&self, rates: &PhaseRates) -> f64 {
-        match self.kind {
-            Kind::LinearKernel => rates.linear_flops,
-            Kind::Kernel | Kind::AllReduce | Kind::AllGather => rates.attention_flops,
-        }
-    }
-}
-
 /// Fold features that coincide in a pure decode step: tokens, requests and samples are one number.
 fn decode_linear(coefficients: &Linear) -> DecodeLinear {
     [
@@ -444,183 +273,6 @@ fn decode_linear(coefficients: &Linear) -> DecodeLinear {
             + coefficients[DECODE_SEQS],
         coefficients[DECODE_CONTEXT],
     ]
-}
-
-/// A matrix product of every token with an `inputs` × `outputs` matrix.
-fn projection(
-    name: &'static str,
-    layers: f64,
-    inputs: f64,
-    outputs: f64,
-    model: &ModelShape,
-) -> Operation {
-    let activations = (inputs + outputs) * model.activation_bytes;
-    Operation {
-        name,
-        runs: Runs::Always,
-        kind: Kind::LinearKernel,
-        repeat: layers,
-        operations: linear(&[(TOKENS, 2.0 * inputs * outputs)]),
-        bytes: linear(&[(ONE, inputs * outputs * model.weight_bytes), (TOKENS, activations)]),
-    }
-}
-
-/// The operations of a dense transformer, in the order in which they run (`docs/cost_model.md`).
-fn operations(model: &ModelShape) -> Vec<Operation> {
-    let ranks = f64::from(model.tensor_parallel_size);
-    let layers = f64::from(model.num_layers);
-    let hidden = f64::from(model.hidden_size);
-    let head_dim = f64::from(model.head_dim);
-    let query = f64::from(model.num_attention_heads) / ranks * head_dim;
-    // Where there are more ranks than key-value heads, each rank keeps a copy of one.
-    let key = (f64::from(model.num_key_value_heads) / ranks).max(1.0) * head_dim;
-    let matrices = if model.gated_mlp { 2.0 } else { 1.0 };
-    let mlp = f64::from(model.intermediate_size) / ranks;
-    let vocabulary = f64::from(model.vocab_size) / ranks;
-    let activation = model.activation_bytes;
-    let cached = 2.0 * key * model.kv_cache_bytes;
-
-    let kernel =
-        |name, runs, repeat, operations: &[(usize, f64)], bytes: &[(usize, f64)]| Operation {
-            name,
-            runs,
-            kind: Kind::Kernel,
-            repeat,
-            operations: linear(operations),
-            bytes: linear(bytes),
-        };
-    let collective = |name, runs, kind, repeat, bytes: &[(usize, f64)]| Operation {
-        name,
-        runs,
-        kind,
-        repeat,
-        operations: linear(&[]),
-        bytes: linear(bytes),
-    };
-    let mut all = vec![
-        kernel("embedding", Runs::Always, 1.0, &[], &[(TOKENS, 2.0 * hidden * activation)]),
-        kernel(
-            "norms",
-            Runs::Always,
-            2.0 * layers + 1.0,
-            &[(TOKENS, 4.0 * hidden)],
-            &[(TOKENS, 4.0 * hidden * activation)],
-        ),
-        projection("qkv_projection", layers, hidden, query + 2.0 * key, model),
-        kernel(
-            "kv_cache_write",
-            Runs::Always,
-            layers,
-            &[],
-            &[(TOKENS, 2.0 * key * activation + cached)],
-        ),
-        kernel(
-            "attention_prefill",
-            Runs::WithPrefill,
-            layers,
-            &[(PREFILL_PAIRS, 4.0 * query)],
-            &[(PREFILL_TOKENS, 2.0 * query * activation), (PREFILL_CONTEXT, cached)],
-        ),
-        kernel(
-            "attention_decode",
-            Runs::WithDecode,
-            layers,
-            &[(DECODE_CONTEXT, 4.0 * query)],
-            &[(DECODE_SEQS, 2.0 * query * activation), (DECODE_CONTEXT, cached)],
-        ),
-        projection("output_projection", layers, query, hidden, model),
-        projection("mlp_up", layers, hidden, matrices * mlp, model),
-        kernel(
-            "mlp_activation",
-            Runs::Always,
-            layers,
-            &[(TOKENS, 4.0 * mlp)],
-            &[(TOKENS, (matrices + 1.0) * mlp * activation)],
-        ),
-        projection("mlp_down", layers, mlp, hidden, model),
-        kernel(
-            "lm_head",
-            Runs::WithSampling,
-            1.0,
-            &[(SAMPLED, 2.0 * hidden * vocabulary)],
-            &[
-                (ONE, hidden * vocabulary * model.embedding_bytes),
-                (SAMPLED, (hidden + vocabulary) * activation),
-            ],
-        ),
-    ];
-    if model.tensor_parallel_size > 1 {
-        let payload = [(TOKENS, hidden * activation)];
-        let logits = [(SAMPLED, vocabulary * (ranks - 1.0) * activation)];
-        // After the embedding, the attention and the MLP, whose weights are split over the ranks.
-        let sums = 2.0 * layers + 1.0;
-        all.push(collective("all_reduce", Runs::Always, Kind::AllReduce, sums, &payload));
-        all.push(collective(
-            "logits_all_gather",
-            Runs::WithSampling,
-            Kind::AllGather,
-            1.0,
-            &logits,
-        ));
-    }
-    all
-}
-
-fn check_model(model: &ModelShape) -> Result<(), SimError> {
-    let counts = [
-        ("num_layers", model.num_layers),
-        ("hidden_size", model.hidden_size),
-        ("num_attention_heads", model.num_attention_heads),
-        ("num_key_value_heads", model.num_key_value_heads),
-        ("head_dim", model.head_dim),
-        ("intermediate_size", model.intermediate_size),
-        ("vocab_size", model.vocab_size),
-        ("tensor_parallel_size", model.tensor_parallel_size),
-    ];
-    for (field, value) in counts {
-        if value == 0 {
-            return Err(invalid(field, &value, "must be at least 1"));
-        }
-    }
-    let sizes = [
-        ("weight_bytes", model.weight_bytes),
-        ("embedding_bytes", model.embedding_bytes),
-        ("activation_bytes", model.activation_bytes),
-        ("kv_cache_bytes", model.kv_cache_bytes),
-    ];
-    sizes.iter().try_for_each(|&(field, value)| positive(field, value))
-}
-
-fn check_hardware(hardware: &RooflineHardware) -> Result<(), SimError> {
-    for rates in [&hardware.prefill, &hardware.decode] {
-        positive("linear_flops", rates.linear_flops)?;
-        positive("attention_flops", rates.attention_flops)?;
-        positive("memory_bandwidth", rates.memory_bandwidth)?;
-    }
-    positive("link_bandwidth", hardware.link_bandwidth)?;
-    let constants = [
-        ("kernel_latency_s", hardware.kernel_latency_s),
-        ("step_overhead_s", hardware.step_overhead_s),
-        ("sequence_overhead_s", hardware.sequence_overhead_s),
-        ("link_latency_s", hardware.link_latency_s),
-    ];
-    constants.iter().try_for_each(|&(field, value)| {
-        if value.is_finite() && value >= 0.0 {
-            return Ok(());
-        }
-        Err(invalid(field, &value, "must be finite and at least 0"))
-    })
-}
-
-fn positive(field: &'static str, value: f64) -> Result<(), SimError> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    Err(invalid(field, &value, "must be finite and above 0"))
-}
-
-fn invalid(field: &'static str, value: &dyn std::fmt::Display, remedy: &'static str) -> SimError {
-    SimError::InvalidSetting { field, value: value.to_string(), remedy }
 }
 
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! Sends the requests of a workload.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::time::SimTime;
+use crate::workload::{NOBODY, Workload};
+
+/// Sends the requests: at their arrival times, or later where a closed loop or the answer to an
+/// earlier request holds them back.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    workload: Workload,
+    /// The next request by arrival that was neither sent nor set aside.
+    next: u32,
+    /// Requests whose predecessor is answered later than they arrive, by the time of the answer.
+    released: BinaryHeap<Reverse<(SimTime, u32)>>,
+    /// When clients got their answers, where others wait for them.
+    answers: Vec<Option<SimTime>>,
+    sent: usize,
+    unanswered: usize,
+    /// Closed loop: when answers freed places that nobody has taken yet.
+    places: VecDeque<SimTime>,
+}
+
+impl Source {
+    pub(crate) fn new(workload: Workload) -> Self {
+        let answers = vec![None; workload.predecessors.len()];
+        let mut source = Self {
+            workload,
+            next: 0,
+            released: BinaryHeap::new(),
+            answers,
+            sent: 0,
+            unanswered: 0,
+            places: VecDeque::new(),
+        };
+        source.set_aside_waiting();
+        source
+    }
+
+    pub(crate) const fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// Requests sent so far.
+    pub(crate) const fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Requests sent and not yet answered.
+    pub(crate) const fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// The next request to send and the moment from which its client is ready.
+    #[inline]
+    fn candidate(&self) -> Option<(SimTime, u32)> {
+        let by_arrival =
+            self.workload.arrivals.get(self.next as usize).map(|&arrival| (arrival, self.next));
+        match (by_arrival, self.released.peek()) {
+            (Some(one), Some(&Reverse(other))) => Some(one.min(other)),
+            (one, other) => one.or(other.map(|&Reverse(released)| released)),
+        }
+    }
+
+    /// When the next request is sent, as things stand.
+    #[inline]
+    pub(crate) fn next_time(&self) -> Option<SimTime> {
+        let (ready, _) = self.candidate()?;
+        match self.workload.max_concurrency {
+            Some(limit) if self.unanswered + self.places.len() >= limit => {
+                self.places.front().map(|&place| ready.max(place))
+            }
+            _ => Some(ready),
+        }
+    }
+
+    /// Send the next request.
+    pub(crate) fn send(&mut self) -> Option<u32> {
+        let (_, request) = self.candidate()?;
+        if let Some(limit) = self.workload.max_concurrency
+            && self.unanswered + self.places.len() >= limit
+        {
+            self.places.pop_front();
+        }
+        if request == self.next {
+            self.next += 1;
+            self.set_aside_waiting();
+        } else {
+            self.released.pop();
+        }
+        self.sent += 1;
+        self.unanswered += 1;
+        Some(request)
+    }
+
+    /// Pass over requests that wait for an answer that has not come, or comes after they arrive.
+    #[inline]
+    fn set_aside_waiting(&mut self) {
+        while let Some(&before) = self.workload.predecessors.get(self.next as usize)
+            && before != NOBODY
+        {
+            match self.answers[before as usize] {
+                Some(time) if time <= self.workload.arrivals[self.next as usize] => return,
+                Some(time) => self.released.push(Reverse((time, self.next))),
+                None => {}
+            }
+            self.next += 1;
+        }
+    }
+
+    /// The client gets the answer to a request at `time`.
+    pub(crate) fn answered(&mut self, request: u32, time: SimTime) {
+        self.unanswered -= 1;
+        if self.workload.max_concurrency.is_some() {
+            self.places.push_back(time);
+        }
+        let Some(&successor) = self.workload.successors.get(request as usize) else { return };
+        self.answers[request as usize] = Some(time);
+        if successor < self.next {
+            let ready = self.workload.arrivals[successor as usize].max(time);
+            self.released.push(Reverse((ready, successor)));
+        }
+    }
+}
