@@ -239,7 +239,7 @@ impl Engine {
 
     #[inline]
     fn record_step(&mut self, plan: &StepPlan, duration: SimDuration, end: SimTime) {
-        self.totals.add(&plan.shape);
+        self.totals.add(&plan.shape, self.cost.experts(&plan.shape));
         self.counts.busy_ns += duration.as_nanos();
         self.step_ends.push(end.as_nanos());
         self.hash.add(end.as_nanos());

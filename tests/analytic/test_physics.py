@@ -94,6 +94,26 @@ def test_tensor_parallelism_pays_for_its_communication() -> None:
     assert 1.5 < ratio < 2
 
 
+def test_a_mixture_reads_the_experts_it_wakes() -> None:
+    """Mixtral-8x7B: 12.9e9 of its 46.7e9 parameters at batch 1, nearly all of them at batch 64."""
+    spec = load_model("mixtral-8x7b")
+    model = RooflinePerformanceModel(spec, "h100-sxm", 2)
+    embedding = 32000 * 4096
+    for batch, parameters in ((1, spec.active_parameter_count), (64, spec.parameter_count)):
+        parts = model.breakdown_decode(batch, 1)
+        names = (
+            "qkv_projection",
+            "output_projection",
+            "router",
+            "experts_up",
+            "experts_down",
+            "lm_head",
+        )
+        moved = 2 * sum(parts[name].bytes for name in names)
+        # Two ranks hold the router whole and share the rest; activations are a few megabytes.
+        assert moved == pytest.approx(2 * (parameters - embedding), rel=0.01)
+
+
 def test_fp8_weights_halve_the_bytes_and_double_the_rate() -> None:
     from llm_inference_simulator.config import EngineConfig
 

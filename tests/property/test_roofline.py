@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm_inference_simulator._core import CostModel, StepShape
 from llm_inference_simulator.performance_models.core_roofline import (
+    MixtureShape,
     PhaseRates,
     RooflineHardware,
     RooflineModelShape,
@@ -41,8 +42,9 @@ hardware_of = st.builds(
 def models(draw: st.DrawFn) -> RooflineModelShape:
     ranks = draw(st.sampled_from([1, 2, 3, 4, 8, 16]))
     kv_heads = draw(st.sampled_from([1, 2, 4, 8, 48]))
+    layers = draw(st.integers(1, 130))
     return RooflineModelShape(
-        num_layers=draw(st.integers(1, 130)),
+        num_layers=layers,
         hidden_size=draw(sizes),
         num_attention_heads=48 * draw(st.integers(1, 4)),
         num_key_value_heads=kv_heads,
@@ -55,6 +57,20 @@ def models(draw: st.DrawFn) -> RooflineModelShape:
         embedding_bytes=2.0,
         activation_bytes=2.0,
         kv_cache_bytes=draw(st.sampled_from([1.0, 2.0])),
+        mixture=draw(st.none() | mixtures(layers)),
+    )
+
+
+@st.composite
+def mixtures(draw: st.DrawFn, num_layers: int) -> MixtureShape:
+    experts = draw(st.integers(1, 64))
+    return MixtureShape(
+        num_layers=draw(st.integers(1, num_layers)),
+        num_experts=experts,
+        experts_per_token=draw(st.integers(1, min(8, experts))),
+        intermediate_size=draw(sizes),
+        shared_intermediate_size=draw(st.just(0) | sizes),
+        weight_bytes=draw(st.sampled_from([0.53125, 1.0, 2.0])),
     )
 
 
@@ -93,9 +109,31 @@ def exact_seconds(model: RooflineModelShape, xpu: RooflineHardware, step: StepSh
         work = max(flops / peak, moved / Fraction(rate.memory_bandwidth))
         return repeat * (work + Fraction(xpu.kernel_latency_s))
 
-    def projection(inputs: Fraction, outputs: Fraction) -> Fraction:
+    def projection(inputs: Fraction, outputs: Fraction, repeat: int = layers) -> Fraction:
         moved = inputs * outputs * w + tokens * (inputs + outputs) * a
-        return kernel(layers, 2 * tokens * inputs * outputs, moved, linear)
+        return kernel(repeat, 2 * tokens * inputs * outputs, moved, linear)
+
+    def mlp(width: Fraction, repeat: int) -> Fraction:
+        if repeat == 0:
+            return Fraction(0)
+        moved = tokens * (m + 1) * width * a
+        total = projection(h, m * width, repeat) + projection(width, h, repeat)
+        return total + kernel(repeat, 4 * tokens * width, moved, other)
+
+    def experts(mixture: MixtureShape) -> Fraction:
+        repeat, e_count, n = mixture.num_layers, mixture.num_experts, mixture.experts_per_token
+        x, stored = Fraction(mixture.intermediate_size, t), Fraction(mixture.weight_bytes)
+        awake = e_count * (1 - Fraction(e_count - n, e_count) ** tokens)
+        total = kernel(
+            repeat, 2 * tokens * h * e_count, h * e_count * a + tokens * (h + e_count) * a, other
+        )
+        for inputs, outputs in ((h, m * x), (x, h)):
+            moved = awake * inputs * outputs * stored + tokens * n * (inputs + outputs) * a
+            total += kernel(repeat, 2 * tokens * n * inputs * outputs, moved, linear)
+        total += kernel(repeat, 4 * tokens * n * x, tokens * n * (m + 1) * x * a, other)
+        if mixture.shared_intermediate_size:
+            total += mlp(Fraction(mixture.shared_intermediate_size, t), repeat)
+        return total
 
     total = kernel(1, 0, 2 * tokens * h * a, other)
     total += kernel(2 * layers + 1, 4 * tokens * h, 4 * tokens * h * a, other)
@@ -107,9 +145,10 @@ def exact_seconds(model: RooflineModelShape, xpu: RooflineHardware, step: StepSh
     if step.decode_seqs:
         moved = 2 * step.decode_seqs * q * a + 2 * step.decode_context_tokens * k * b
         total += kernel(layers, 4 * step.decode_context_tokens * q, moved, other)
-    total += projection(q, h) + projection(h, m * i)
-    total += kernel(layers, 4 * tokens * i, tokens * (m + 1) * i * a, other)
-    total += projection(i, h)
+    total += projection(q, h)
+    total += mlp(i, layers - (model.mixture.num_layers if model.mixture else 0))
+    if model.mixture:
+        total += experts(model.mixture)
     if samples:
         total += kernel(1, 2 * samples * h * v, h * v * e + samples * (h + v) * a, other)
     if t > 1:

@@ -234,15 +234,10 @@ class ModelSpec:
         )
 
     def unsupported_by_roofline(self, max_model_len: int) -> str | None:
-        """Say why the dense roofline would misprice this model, and what to do; None: it does not.
+        """Say why the roofline would misprice this model, and what to do; None: it does not.
 
         ``max_model_len`` matters to windows: those that no sequence outgrows change nothing.
         """
-        if self.moe is not None:
-            return self._refusal(
-                f"is a mixture of {self.moe.num_experts} experts",
-                "choose a dense model (`models` lists them)",
-            )
         if self.mla is not None:
             return self._refusal(
                 "uses multi-head latent attention",
@@ -267,10 +262,7 @@ class ModelSpec:
         return None
 
     def _refusal(self, trait: str, remedy: str) -> str:
-        return (
-            f"model {self.name!r} {trait}, which the roofline of dense models does not price: "
-            f"{remedy}"
-        )
+        return f"model {self.name!r} {trait}, which the roofline does not price: {remedy}"
 
 
 def weight_bytes(weight: Weight, dtype_bytes: int, quantization: QuantizationSpec | None) -> float:

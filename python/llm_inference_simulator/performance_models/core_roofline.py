@@ -14,8 +14,21 @@ BYTES_PER_16_BIT = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureShape:
+    """The expert layers of a mixture of experts; widths are of the whole model."""
+
+    num_layers: int
+    num_experts: int
+    experts_per_token: int
+    intermediate_size: int
+    shared_intermediate_size: int
+    """What every token visits beside its experts; 0: nothing."""
+    weight_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RooflineModelShape:
-    """A dense transformer in plain numbers (docs/cost_model.md), as the core reads it."""
+    """A transformer in plain numbers (docs/cost_model.md), as the core reads it."""
 
     num_layers: int
     hidden_size: int
@@ -30,6 +43,7 @@ class RooflineModelShape:
     embedding_bytes: float
     activation_bytes: float
     kv_cache_bytes: float
+    mixture: MixtureShape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +89,11 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
     dense = activation_dtype(model, engine)
     if spec is None:
         return WeightFormat(bytes_per_weight=BYTES_PER_16_BIT, compute_dtype=dense)
-    if not {"attention", "mlp"} <= set(spec.components):
+    priced = {"attention", "mlp"} | (set() if model.moe is None else {"experts"})
+    if not priced <= set(spec.components):
         raise ConfigError(
             f"model {model.name!r} quantises {', '.join(spec.components) or 'nothing'} only, which "
-            "the roofline of dense models does not price: use a version with one format"
+            "the roofline does not price: use a version with one format"
         )
     size = (spec.bits + spec.overhead_bits) / 8
     if spec.weight_only or not (spec.format == "fp8" or spec.format == "int8"):  # noqa: PLR1714
@@ -126,8 +141,9 @@ def group_bandwidth(xpu: XpuSpec, tensor_parallel_size: int) -> float:
 def model_shape(
     model: ModelSpec, engine: EngineConfig, weights: WeightFormat, tensor_parallel_size: int
 ) -> RooflineModelShape:
-    """Reduce a model to what the dense roofline needs."""
+    """Reduce a model to what the roofline needs."""
     return RooflineModelShape(
+        mixture=_mixture(model, weights),
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
         num_attention_heads=model.num_attention_heads,
@@ -141,4 +157,19 @@ def model_shape(
         embedding_bytes=BYTES_PER_16_BIT,
         activation_bytes=BYTES_PER_16_BIT,
         kv_cache_bytes=1.0 if engine.kv_cache_dtype == "fp8" else BYTES_PER_16_BIT,
+    )
+
+
+def _mixture(model: ModelSpec, weights: WeightFormat) -> MixtureShape | None:
+    moe = model.moe
+    if moe is None:
+        return None
+    beside = model.intermediate_size if moe.dense_beside_experts else 0
+    return MixtureShape(
+        num_layers=sum(moe.layers),
+        num_experts=moe.num_experts,
+        experts_per_token=moe.top_k,
+        intermediate_size=moe.intermediate_size,
+        shared_intermediate_size=moe.shared_intermediate_size + beside,
+        weight_bytes=weights.bytes_per_weight,
     )

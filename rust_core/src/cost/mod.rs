@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 pub use fixed::FixedCost;
 pub use roofline::{
-    AllReduce, Bound, ModelShape, OperationCost, PhaseRates, Roofline, RooflineHardware,
+    AllReduce, Bound, MixtureShape, ModelShape, OperationCost, PhaseRates, Roofline,
+    RooflineHardware,
 };
 
 use crate::error::SimError;
@@ -90,7 +91,7 @@ impl AddAssign for StepShape {
 }
 
 /// What all steps of an engine add up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepTotals {
     /// The sums of all steps.
     pub shape: StepShape,
@@ -98,12 +99,15 @@ pub struct StepTotals {
     pub steps: u64,
     /// Steps in which some request got a token.
     pub sampling_steps: u64,
+    /// Distinct experts that the steps woke in an expert layer, summed.
+    pub experts: f64,
 }
 
 impl StepTotals {
     /// Count one more step.
     #[inline]
-    pub(crate) fn add(&mut self, shape: &StepShape) {
+    pub(crate) fn add(&mut self, shape: &StepShape, experts: f64) {
+        self.experts += experts;
         self.shape += *shape;
         self.steps += 1;
         self.sampling_steps += u64::from(shape.sampled_seqs > 0);
@@ -163,6 +167,15 @@ impl CostModel {
         match self {
             Self::Roofline(model) => Some(model.breakdown(step)),
             Self::Fixed(_) | Self::External(_) => None,
+        }
+    }
+
+    /// Distinct experts that a step wakes in an expert layer; 0 for models without any.
+    #[inline]
+    pub fn experts(&self, step: &StepShape) -> f64 {
+        match self {
+            Self::Roofline(model) => model.experts(step),
+            Self::Fixed(_) | Self::External(_) => 0.0,
         }
     }
 

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::errors::to_python;
 use crate::cost::{
-    AllReduce, CostModel, FixedCost, ModelShape, OperationCost, PhaseRates, Roofline,
+    AllReduce, CostModel, FixedCost, MixtureShape, ModelShape, OperationCost, PhaseRates, Roofline,
     RooflineHardware, StepCost, StepShape,
 };
 use crate::error::SimError;
@@ -150,6 +150,16 @@ impl PyOperationCost {
 }
 
 #[derive(FromPyObject)]
+struct MixtureShapeArgument {
+    num_layers: u32,
+    num_experts: u32,
+    experts_per_token: u32,
+    intermediate_size: u32,
+    shared_intermediate_size: u32,
+    weight_bytes: f64,
+}
+
+#[derive(FromPyObject)]
 struct ModelShapeArgument {
     num_layers: u32,
     hidden_size: u32,
@@ -160,6 +170,7 @@ struct ModelShapeArgument {
     gated_mlp: bool,
     vocab_size: u32,
     tensor_parallel_size: u32,
+    mixture: Option<MixtureShapeArgument>,
     weight_bytes: f64,
     embedding_bytes: f64,
     activation_bytes: f64,
@@ -223,7 +234,6 @@ impl PyCostModel {
     }
 
     #[staticmethod]
-    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
     fn roofline(
         py: Python<'_>,
         model: ModelShapeArgument,
@@ -248,6 +258,14 @@ impl PyCostModel {
             gated_mlp: model.gated_mlp,
             vocab_size: model.vocab_size,
             tensor_parallel_size: model.tensor_parallel_size,
+            mixture: model.mixture.map(|mixture| MixtureShape {
+                num_layers: mixture.num_layers,
+                num_experts: mixture.num_experts,
+                experts_per_token: mixture.experts_per_token,
+                intermediate_size: mixture.intermediate_size,
+                shared_intermediate_size: mixture.shared_intermediate_size,
+                weight_bytes: mixture.weight_bytes,
+            }),
             weight_bytes: model.weight_bytes,
             embedding_bytes: model.embedding_bytes,
             activation_bytes: model.activation_bytes,

@@ -23,6 +23,8 @@ pub struct ModelShape {
     pub vocab_size: u32,
     /// Accelerators that share every matrix.
     pub tensor_parallel_size: u32,
+    /// Mixture of experts, in some of the layers.
+    pub mixture: Option<MixtureShape>,
     /// Stored bytes a weight of the layers' matrices (fractions for 4-bit groups with scales).
     pub weight_bytes: f64,
     /// Stored bytes a weight of the embedding and the LM head.
@@ -31,6 +33,23 @@ pub struct ModelShape {
     pub activation_bytes: f64,
     /// Bytes a key or value element in the cache.
     pub kv_cache_bytes: f64,
+}
+
+/// The expert layers of a mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MixtureShape {
+    /// Layers with experts; the others have the dense MLP.
+    pub num_layers: u32,
+    /// Routed experts.
+    pub num_experts: u32,
+    /// Experts that each token visits.
+    pub experts_per_token: u32,
+    /// Width of a routed expert.
+    pub intermediate_size: u32,
+    /// Width of what every token visits beside its experts; 0: nothing.
+    pub shared_intermediate_size: u32,
+    /// Stored bytes a weight of the routed experts.
+    pub weight_bytes: f64,
 }
 
 /// What an accelerator achieves in one phase, per second.
@@ -76,7 +95,38 @@ pub struct RooflineHardware {
     pub all_reduce: AllReduce,
 }
 
+impl MixtureShape {
+    fn check(&self, num_layers: u32) -> Result<(), SimError> {
+        let counts = [
+            ("num_experts", self.num_experts),
+            ("experts_per_token", self.experts_per_token),
+            ("expert intermediate_size", self.intermediate_size),
+        ];
+        for (field, value) in counts {
+            if value == 0 {
+                return Err(invalid(field, &value, "must be at least 1"));
+            }
+        }
+        if self.experts_per_token > self.num_experts {
+            return Err(invalid(
+                "experts_per_token",
+                &self.experts_per_token,
+                "exceeds num_experts",
+            ));
+        }
+        if self.num_layers == 0 || self.num_layers > num_layers {
+            return Err(invalid("expert layers", &self.num_layers, "must be 1 to num_layers"));
+        }
+        positive("expert weight_bytes", self.weight_bytes)
+    }
+}
+
 impl ModelShape {
+    /// Layers with a dense MLP.
+    pub(super) fn dense_layers(&self) -> u32 {
+        self.num_layers - self.mixture.map_or(0, |mixture| mixture.num_layers)
+    }
+
     pub(super) fn check(&self) -> Result<(), SimError> {
         let counts = [
             ("num_layers", self.num_layers),
@@ -84,7 +134,6 @@ impl ModelShape {
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.num_key_value_heads),
             ("head_dim", self.head_dim),
-            ("intermediate_size", self.intermediate_size),
             ("vocab_size", self.vocab_size),
             ("tensor_parallel_size", self.tensor_parallel_size),
         ];
@@ -92,6 +141,12 @@ impl ModelShape {
             if value == 0 {
                 return Err(invalid(field, &value, "must be at least 1"));
             }
+        }
+        if let Some(mixture) = &self.mixture {
+            mixture.check(self.num_layers)?;
+        }
+        if self.dense_layers() > 0 && self.intermediate_size == 0 {
+            return Err(invalid("intermediate_size", &0, "must be at least 1 for dense layers"));
         }
         let sizes = [
             ("weight_bytes", self.weight_bytes),

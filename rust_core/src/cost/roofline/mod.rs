@@ -4,13 +4,15 @@
 //! operation is two coefficient vectors and a constant. They are compiled once per model; a step
 //! costs a handful of multiply-adds, and the breakdown comes from the same operations as the total.
 
+mod experts;
 mod inputs;
 mod operations;
 
-pub use inputs::{AllReduce, ModelShape, PhaseRates, RooflineHardware};
+use experts::AwakeExperts;
+pub use inputs::{AllReduce, MixtureShape, ModelShape, PhaseRates, RooflineHardware};
 use operations::{
-    DECODE_CONTEXT, DECODE_SEQS, Kind, Linear, ONE, Operation, Runs, SAMPLED, SEQS, TOKENS, dot,
-    features, operations,
+    DECODE_CONTEXT, DECODE_SEQS, EXPERTS, Kind, Linear, ONE, Operation, Runs, SAMPLED, SEQS,
+    TOKENS, dot, features, operations,
 };
 
 use super::{StepShape, StepTotals};
@@ -66,13 +68,14 @@ struct Collective {
     hops: f64,
 }
 
-/// A linear function of a pure decode step: (constant, per sequence, per key read).
-type DecodeLinear = [f64; 3];
+/// A linear function of a pure decode step: (constant, per sequence, per key read, per expert).
+type DecodeLinear = [f64; 4];
 
 /// A compiled roofline.
 #[derive(Clone, Debug)]
 pub struct Roofline {
     hardware: RooflineHardware,
+    awake: AwakeExperts,
     operations: Vec<Operation>,
     all_reduces: Vec<Collective>,
     all_gather: Collective,
@@ -98,6 +101,7 @@ impl Roofline {
         let tree = Collective { wire: 2.0, hops: 2.0 * tree_depth };
         let mut roofline = Self {
             hardware,
+            awake: model.mixture.as_ref().map(AwakeExperts::new).unwrap_or_default(),
             operations: operations(model),
             all_reduces: match hardware.all_reduce {
                 AllReduce::Ring => vec![ring],
@@ -107,7 +111,7 @@ impl Roofline {
             all_gather: Collective { wire: 1.0, hops: ranks - 1.0 },
             decode_kernels: Vec::new(),
             decode_collectives: Vec::new(),
-            decode_constant: [hardware.step_overhead_s, hardware.sequence_overhead_s, 0.0],
+            decode_constant: [hardware.step_overhead_s, hardware.sequence_overhead_s, 0.0, 0.0],
         };
         roofline.compile_decode();
         Ok(roofline)
@@ -117,9 +121,9 @@ impl Roofline {
     #[inline]
     pub fn step_seconds(&self, step: &StepShape) -> f64 {
         if step.prefill_seqs == 0 && step.sampled_seqs == step.decode_seqs && step.decode_seqs > 0 {
-            return self.decode_seconds(step.decode_seqs as f64, step.decode_context_tokens as f64);
+            return self.decode_seconds(step);
         }
-        let x = features(step, 1);
+        let x = features(step, 1, self.experts(step));
         let mut seconds = self.overhead_seconds(&x);
         for operation in &self.operations {
             if operation.runs.in_step(step) {
@@ -129,9 +133,15 @@ impl Roofline {
         seconds
     }
 
+    /// Distinct experts that a step wakes in an expert layer; 0 for dense models.
+    #[inline]
+    pub fn experts(&self, step: &StepShape) -> f64 {
+        self.awake.expected(step.tokens())
+    }
+
     /// The step's components; their seconds sum to [`Roofline::step_seconds`].
     pub fn breakdown(&self, step: &StepShape) -> Vec<OperationCost> {
-        let x = features(step, 1);
+        let x = features(step, 1, self.experts(step));
         let mut components: Vec<OperationCost> = self
             .operations
             .iter()
@@ -159,8 +169,8 @@ impl Roofline {
 
     /// Operations and bytes of memory traffic of all steps behind `totals`.
     pub fn work(&self, totals: &StepTotals) -> (f64, f64) {
-        let every = features(&totals.shape, totals.steps);
-        let sampling = features(&totals.shape, totals.sampling_steps);
+        let every = features(&totals.shape, totals.steps, totals.experts);
+        let sampling = features(&totals.shape, totals.sampling_steps, totals.experts);
         let mut work = (0.0, 0.0);
         for operation in self.operations.iter().filter(|operation| operation.is_kernel()) {
             let x = if operation.runs == Runs::WithSampling { &sampling } else { &every };
@@ -250,8 +260,11 @@ impl Roofline {
     }
 
     #[inline]
-    fn decode_seconds(&self, seqs: f64, context: f64) -> f64 {
-        let at = |term: &DecodeLinear| term[0] + term[1] * seqs + term[2] * context;
+    fn decode_seconds(&self, step: &StepShape) -> f64 {
+        let (seqs, context) = (step.decode_seqs as f64, step.decode_context_tokens as f64);
+        let experts = self.experts(step);
+        let at =
+            |term: &DecodeLinear| term[0] + term[1] * seqs + term[2] * context + term[3] * experts;
         let mut seconds = at(&self.decode_constant);
         for (compute, memory) in &self.decode_kernels {
             seconds += at(compute).max(at(memory));
@@ -272,6 +285,7 @@ fn decode_linear(coefficients: &Linear) -> DecodeLinear {
             + coefficients[SAMPLED]
             + coefficients[DECODE_SEQS],
         coefficients[DECODE_CONTEXT],
+        coefficients[EXPERTS],
     ]
 }
 
@@ -290,6 +304,7 @@ mod tests {
             gated_mlp: true,
             vocab_size: 32000,
             tensor_parallel_size: 1,
+            mixture: None,
             weight_bytes: 2.0,
             embedding_bytes: 2.0,
             activation_bytes: 2.0,
@@ -363,6 +378,35 @@ mod tests {
         };
         let activations = 32.0 * (4096.0 + 11008.0) * 2.0;
         assert!(relative(weights(65) - weights(1), 64.0 * activations) < 1e-12);
+    }
+
+    #[test]
+    fn a_step_reads_the_experts_that_its_tokens_wake() {
+        let mixture = MixtureShape {
+            num_layers: 32,
+            num_experts: 8,
+            experts_per_token: 2,
+            intermediate_size: 14336,
+            shared_intermediate_size: 0,
+            weight_bytes: 2.0,
+        };
+        let model = ModelShape { mixture: Some(mixture), ..llama_2_7b() };
+        let roofline = Roofline::new(&model, hardware()).unwrap();
+        let awake = |tokens| roofline.experts(&StepShape::decode(tokens, 1));
+        assert!(relative(awake(1), 2.0) < 1e-15);
+        assert!(relative(awake(2), 8.0 * (1.0 - 0.75_f64 * 0.75)) < 1e-15);
+        assert!(relative(awake(100_000), 8.0) < 1e-15);
+        let down = |tokens: u64| {
+            let parts = roofline.breakdown(&StepShape::decode(tokens, 1));
+            parts.into_iter().find(|part| part.name == "experts_down").unwrap()
+        };
+        let weights = 32.0 * 2.0 * 4096.0 * 14336.0 * 2.0;
+        let activations = 32.0 * 2.0 * (4096.0 + 14336.0) * 2.0;
+        assert!(relative(down(1).bytes, weights + activations) < 1e-12);
+        assert!(relative(down(3).operations, 3.0 * down(1).operations) < 1e-12);
+        assert!(
+            roofline.breakdown(&StepShape::decode(1, 1)).iter().all(|part| part.name != "mlp_up")
+        );
     }
 
     #[test]

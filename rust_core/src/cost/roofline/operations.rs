@@ -1,6 +1,6 @@
 //! The operations of a dense transformer step, as coefficients of the step's sums.
 
-use super::inputs::{ModelShape, PhaseRates};
+use super::inputs::{MixtureShape, ModelShape, PhaseRates};
 use crate::cost::StepShape;
 
 /// The sums that operations are linear in.
@@ -13,7 +13,8 @@ const PREFILL_PAIRS: usize = 5;
 const PREFILL_CONTEXT: usize = 6;
 pub(super) const DECODE_SEQS: usize = 7;
 pub(super) const DECODE_CONTEXT: usize = 8;
-const FEATURES: usize = 9;
+pub(super) const EXPERTS: usize = 9;
+const FEATURES: usize = 10;
 
 /// One number for each feature: coefficients, or the features of a step.
 pub(super) type Linear = [f64; FEATURES];
@@ -27,7 +28,8 @@ fn linear(terms: &[(usize, f64)]) -> Linear {
     coefficients
 }
 
-pub(super) fn features(step: &StepShape, steps: u64) -> Linear {
+/// The features of a step, or of `steps` steps; `experts` is how many distinct ones they wake.
+pub(super) fn features(step: &StepShape, steps: u64, experts: f64) -> Linear {
     linear(&[
         (ONE, steps as f64),
         (TOKENS, step.tokens() as f64),
@@ -38,6 +40,7 @@ pub(super) fn features(step: &StepShape, steps: u64) -> Linear {
         (PREFILL_CONTEXT, step.prefill_context_tokens as f64),
         (DECODE_SEQS, step.decode_seqs as f64),
         (DECODE_CONTEXT, step.decode_context_tokens as f64),
+        (EXPERTS, experts),
     ])
 }
 
@@ -128,7 +131,71 @@ fn projection(
     }
 }
 
-/// The operations of a dense transformer, in the order in which they run (`docs/cost_model.md`).
+/// A gated or plain MLP of a fixed `width` that every token visits.
+fn dense_mlp(
+    names: [&'static str; 3],
+    layers: f64,
+    width: f64,
+    matrices: f64,
+    model: &ModelShape,
+) -> [Operation; 3] {
+    let hidden = f64::from(model.hidden_size);
+    let activation = Operation {
+        name: names[1],
+        runs: Runs::Always,
+        kind: Kind::Kernel,
+        repeat: layers,
+        operations: linear(&[(TOKENS, 4.0 * width)]),
+        bytes: linear(&[(TOKENS, (matrices + 1.0) * width * model.activation_bytes)]),
+    };
+    [
+        projection(names[0], layers, hidden, matrices * width, model),
+        activation,
+        projection(names[2], layers, width, hidden, model),
+    ]
+}
+
+/// The router and the routed experts: each token visits a few, a step reads those that any visits.
+fn experts(mixture: &MixtureShape, matrices: f64, model: &ModelShape) -> [Operation; 4] {
+    let hidden = f64::from(model.hidden_size);
+    let layers = f64::from(mixture.num_layers);
+    let visits = f64::from(mixture.experts_per_token);
+    let width = f64::from(mixture.intermediate_size) / f64::from(model.tensor_parallel_size);
+    let a = model.activation_bytes;
+    let router = f64::from(mixture.num_experts);
+    let grouped = |name, inputs: f64, outputs: f64| Operation {
+        name,
+        runs: Runs::Always,
+        kind: Kind::LinearKernel,
+        repeat: layers,
+        operations: linear(&[(TOKENS, 2.0 * visits * inputs * outputs)]),
+        bytes: linear(&[
+            (EXPERTS, inputs * outputs * mixture.weight_bytes),
+            (TOKENS, visits * (inputs + outputs) * a),
+        ]),
+    };
+    let kernel = |name, operations: f64, fixed: f64, per_token: f64| Operation {
+        name,
+        runs: Runs::Always,
+        kind: Kind::Kernel,
+        repeat: layers,
+        operations: linear(&[(TOKENS, operations)]),
+        bytes: linear(&[(ONE, fixed), (TOKENS, per_token)]),
+    };
+    [
+        kernel("router", 2.0 * hidden * router, hidden * router * a, (hidden + router) * a),
+        grouped("experts_up", hidden, matrices * width),
+        kernel(
+            "experts_activation",
+            4.0 * visits * width,
+            0.0,
+            visits * (matrices + 1.0) * width * a,
+        ),
+        grouped("experts_down", width, hidden),
+    ]
+}
+
+/// The operations of a transformer, in the order in which they run (`docs/cost_model.md`).
 pub(super) fn operations(model: &ModelShape) -> Vec<Operation> {
     let ranks = f64::from(model.tensor_parallel_size);
     let layers = f64::from(model.num_layers);
@@ -192,15 +259,6 @@ pub(super) fn operations(model: &ModelShape) -> Vec<Operation> {
             &[(DECODE_SEQS, 2.0 * query * activation), (DECODE_CONTEXT, cached)],
         ),
         projection("output_projection", layers, query, hidden, model),
-        projection("mlp_up", layers, hidden, matrices * mlp, model),
-        kernel(
-            "mlp_activation",
-            Runs::Always,
-            layers,
-            &[(TOKENS, 4.0 * mlp)],
-            &[(TOKENS, (matrices + 1.0) * mlp * activation)],
-        ),
-        projection("mlp_down", layers, mlp, hidden, model),
         kernel(
             "lm_head",
             Runs::WithSampling,
@@ -212,6 +270,19 @@ pub(super) fn operations(model: &ModelShape) -> Vec<Operation> {
             ],
         ),
     ];
+    if model.dense_layers() > 0 {
+        let names = ["mlp_up", "mlp_activation", "mlp_down"];
+        all.extend(dense_mlp(names, f64::from(model.dense_layers()), mlp, matrices, model));
+    }
+    if let Some(mixture) = &model.mixture {
+        all.extend(experts(mixture, matrices, model));
+        if mixture.shared_intermediate_size > 0 {
+            let names = ["shared_expert_up", "shared_expert_activation", "shared_expert_down"];
+            let width = f64::from(mixture.shared_intermediate_size) / ranks;
+            let layers = f64::from(mixture.num_layers);
+            all.extend(dense_mlp(names, layers, width, matrices, model));
+        }
+    }
     if model.tensor_parallel_size > 1 {
         let payload = [(TOKENS, hidden * activation)];
         let logits = [(SAMPLED, vocabulary * (ranks - 1.0) * activation)];

@@ -1,0 +1,41 @@
+//! How many distinct experts the tokens of a step wake.
+
+use super::inputs::MixtureShape;
+
+/// Below this probability an expert counts as awake: the sum would not change in an f64.
+const NEGLIGIBLE: f64 = 1e-18;
+
+/// Expected number of distinct experts by number of tokens.
+///
+/// A token chooses k of E experts; with uniform choices an expert is left alone by T tokens with
+/// probability (1 − k/E)^T. Powers come from repeated multiplication, which every machine rounds
+/// alike.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AwakeExperts {
+    /// By number of tokens; more tokens than entries wake all.
+    expected: Vec<f64>,
+    experts: f64,
+}
+
+impl AwakeExperts {
+    pub(super) fn new(mixture: &MixtureShape) -> Self {
+        let experts = f64::from(mixture.num_experts);
+        let asleep = 1.0 - f64::from(mixture.experts_per_token) / experts;
+        let mut expected = vec![0.0];
+        let mut probability = asleep;
+        while probability > NEGLIGIBLE {
+            expected.push(experts * (1.0 - probability));
+            probability *= asleep;
+        }
+        Self { expected, experts }
+    }
+
+    /// Distinct experts that `tokens` tokens wake.
+    #[inline]
+    pub(super) fn expected(&self, tokens: u64) -> f64 {
+        match usize::try_from(tokens) {
+            Ok(tokens) => self.expected.get(tokens).copied().unwrap_or(self.experts),
+            Err(_) => self.experts,
+        }
+    }
+}
