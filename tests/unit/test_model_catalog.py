@@ -151,8 +151,8 @@ def test_sparse_attention_indexer_is_counted() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mixtral-8x7b", "mixture of 8 experts"),
-        ("gpt-oss-20b", "mixture of 32 experts"),
+        ("deepseek-v3", "latent attention"),
+        ("gpt-oss-20b", "--max-model-len 128"),
         ("mistral-7b-v0.1", "--max-model-len 4096"),
         ("gemma-2-9b", "--max-model-len 4096"),
     ],
