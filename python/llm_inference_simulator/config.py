@@ -397,7 +397,8 @@ def _explain(section: type[Section], error: ValidationError) -> str:
         hint = f"did you mean {near!r}? " if near else ""
         return f"unknown key {field!r}; {hint}(known here: {known})"
     if kind == "missing":
-        return f"{field} is missing: give it in the file or as --{field.replace('_', '-')}"
+        flag = f" or as --{field}" if section is SimulatorConfig else ""
+        return f"{field} is missing: give it in the file{flag}"
     if kind == "value_error":
         prefix = f"{field}: " if field else ""
         return f"{prefix}{finding['ctx']['error']}"

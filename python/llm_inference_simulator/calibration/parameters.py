@@ -61,15 +61,10 @@ class CalibrationFile(Section):
         """
         data = read_mapping(path, "calibration file", CalibrationError)
         if "roofline_params" not in data:
-            names = set(RooflineParameters.model_fields)
-            flat = {key: value for key, value in data.items() if key in names}
-            if not flat:
-                raise CalibrationError(
-                    f"calibration file {path} has no roofline_params: it must hold "
-                    f"{', '.join(sorted(names))}"
-                )
-            data = {key: value for key, value in data.items() if key not in names}
-            data["roofline_params"] = flat
+            own = set(cls.model_fields)
+            parameters = {key: value for key, value in data.items() if key not in own}
+            data = {key: value for key, value in data.items() if key in own}
+            data["roofline_params"] = parameters
         try:
             calibration = cls.parse(_real_numbers(data), source=f"calibration file {path}")
         except ConfigError as error:

@@ -1,0 +1,91 @@
+"""Calibration files: what loads, what is refused, and what a run says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_inference_simulator.calibration import RooflineParameters, load_calibration
+from llm_inference_simulator.calibration.parameters import CalibrationFile
+from llm_inference_simulator.errors import CalibrationError
+from llm_inference_simulator.performance_models import VLLMRooflineModel
+
+PARAMETERS = {
+    "prefill_effective_tflops": 600,
+    "prefill_effective_bandwidth_gbps": 2500.0,
+    "decode_effective_tflops": 400.0,
+    "decode_effective_bandwidth_gbps": 2000.0,
+    "step_overhead_us": 900.0,
+    "sequence_overhead_us": 2.0,
+}
+
+
+def write(path: Path, data: Any) -> Path:
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_parameters_load_nested_and_alone(tmp_path: Path) -> None:
+    nested, _ = load_calibration(write(tmp_path / "a.json", {"roofline_params": PARAMETERS}))
+    alone, _ = load_calibration(write(tmp_path / "b.json", {"xpu": "h100-sxm", **PARAMETERS}))
+    assert nested.roofline_params == alone.roofline_params
+    assert alone.xpu == "h100-sxm"
+    assert nested.roofline_params.prefill_effective_tflops == 600.0
+
+
+def test_a_written_file_reads_back(tmp_path: Path) -> None:
+    calibration = CalibrationFile(
+        xpu="h100-sxm",
+        roofline_params=RooflineParameters.parse({**PARAMETERS, "prefill_effective_tflops": 1.0}),
+    )
+    calibration.write(tmp_path / "c.json")
+    read, sha256 = load_calibration(tmp_path / "c.json")
+    assert read == calibration
+    assert len(sha256) == 64
+
+
+def without(name: str) -> dict[str, float]:
+    return {key: value for key, value in PARAMETERS.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "prefill_effective_tflops is missing"),
+        (without("decode_effective_tflops"), "decode_effective_tflops is missing: give it"),
+        ({**PARAMETERS, "step_overhed_us": 1.0}, "did you mean 'step_overhead_us'"),
+        ({**PARAMETERS, "decode_effective_tflops": -3.0}, "decode_effective_tflops=-3.0"),
+        ({**PARAMETERS, "decode_effective_tflops": "400"}, "decode_effective_tflops='400'"),
+        ({"roofline_params": PARAMETERS, "schema_version": 2}, "schema_version=2"),
+        ({"roofline_params": PARAMETERS, "kind": "table"}, "kind='table'"),
+        ([1], "holds a list"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, data: Any, message: str) -> None:
+    with pytest.raises(CalibrationError, match="calibration file") as caught:
+        load_calibration(write(tmp_path / "bad.json", data))
+    assert message in str(caught.value)
+
+
+def test_another_accelerator_is_an_error_and_another_model_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.json", {"xpu": "h100-sxm", "model": "llama-3.1-8b", **PARAMETERS})
+    assert VLLMRooflineModel("llama-3.1-8b", "h100", calibration=path).warnings == ()
+    (warning,) = VLLMRooflineModel("llama2-7b", "h100", calibration=path).warnings
+    assert "model=llama-3.1-8b" in warning
+    with pytest.raises(CalibrationError, match="xpu=h100-sxm"):
+        VLLMRooflineModel("llama-3.1-8b", "a100", calibration=path)
+
+
+def test_a_memory_bound_step_takes_its_bytes_over_the_measured_bandwidth() -> None:
+    measured = RooflineParameters.parse({**PARAMETERS, "prefill_effective_tflops": 600.0})
+    model = VLLMRooflineModel("llama2-7b", "h100", calibration=measured)
+    parts = model.breakdown_decode(1, 1)
+    assert parts["mlp_up"].seconds == pytest.approx(parts["mlp_up"].bytes / 2000e9, rel=1e-12)
+    assert parts["overhead"].seconds == pytest.approx(902e-6, rel=1e-12)
+    prompt = model.breakdown_prefill(1, 8192)
+    assert prompt["mlp_up"].seconds == pytest.approx(
+        prompt["mlp_up"].operations / 600e12, rel=1e-12
+    )
