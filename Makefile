@@ -76,4 +76,6 @@ $(TOOLS): pyproject.toml scripts/check_tools.sh
 
 $(BUILT): $(TOOLS) $(RUST_SOURCES)
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@# An editable install exposes python/ only; the wheel ships vllm_benchmarks too.
+	@$(BIN)/python -c "import pathlib, site; pathlib.Path(site.getsitepackages()[0], 'checkout.pth').write_text('$(CURDIR)\n')"
 	@touch $@

@@ -139,7 +139,7 @@ class EngineStats:
 
     @property
     def prefix_queries(self) -> int:
-        """Tokens that admitted requests looked up in the prefix cache."""
+        """Tokens that requests looked up in the prefix cache on their first admission."""
 
     @property
     def prefix_hits(self) -> int:

@@ -40,7 +40,7 @@ DEFINITIONS = {
     "request_goodput": "completed requests per second that meet every objective of --goodput",
     "slo_attainment": "those as a share of the counted requests",
     "measurement": "counted: requests that arrive at or after the warm-up; the window runs from "
-    "the warm-up (without one: from the first arrival) to the last answer to a counted request; "
+    "the warm-up (without one: time 0) to the last answer to a counted request; "
     "drain_s is its part after the last arrival",
     "utilisation": "busy time, operations and bytes of all engines over the whole run",
 }
@@ -78,11 +78,12 @@ class Window:
     """What was counted, and over which time.
 
     A request is counted if it **arrives** at or after ``warm_up``, whenever it completes: picking
-    by completion would favour short requests. The window runs from ``warm_up`` (without a warm-up:
-    from the first arrival) to the last answer to a counted request, which without a warm-up is the
-    benchmark duration of ``vllm bench serve``. Throughput is what the counted requests got divided
-    by this window. It therefore never credits work done for warm-up requests, and it includes the
-    drain after the last arrival, in which the load has stopped; ``drain_ns`` says how long that
+    by completion would favour short requests. The window runs from ``warm_up`` (0 without
+    one) to the last answer to a counted request. Without a warm-up that is the benchmark duration
+    of ``vllm bench serve``, whose clock starts before it waits for the first request's arrival.
+    Throughput is what the counted requests got divided by this window. It therefore never credits
+    work done for warm-up requests, and it includes the drain after the last arrival, in which the
+    load has stopped; ``drain_ns`` says how long that
     was, and ``completion_rate_while_loaded`` is the rate without it: completions of all requests
     between the window's start and the last arrival, per second.
     """
@@ -118,7 +119,7 @@ def measure_window(columns: Columns, warm_up_ns: int, now_ns: int) -> Window:
     if not counted.any():
         start = end = arrivals_end = warm_up_ns
     else:
-        start = warm_up_ns if warm_up_ns > 0 else int(arrival[counted].min())
+        start = warm_up_ns
         end = int(finished[answered].max()) if answered.any() else start
         arrivals_end = int(arrival[counted].max())
     completed = columns["status"] == COMPLETED

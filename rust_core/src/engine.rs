@@ -182,7 +182,9 @@ impl Engine {
     fn record_decisions(&mut self, plan: &StepPlan, now: SimTime, records: &mut Records) {
         for admission in &plan.admitted {
             records.requests.admitted(admission.request, admission.cached, now);
-            if self.scheduler.kv().caches_prefixes() {
+            // As in vLLM's statistics, a preempted request's look-up of its own blocks is no query.
+            let first = !records.requests.was_preempted(admission.request);
+            if first && self.scheduler.kv().caches_prefixes() {
                 self.counts.prefix_queries += u64::from(admission.queried);
                 self.counts.prefix_hits += u64::from(admission.cached);
             }

@@ -91,6 +91,10 @@ impl RequestColumns {
         self.preemptions[request as usize] += 1;
     }
 
+    pub(crate) fn was_preempted(&self, request: u32) -> bool {
+        self.preemptions[request as usize] > 0
+    }
+
     pub(crate) fn first_token(&mut self, request: u32, now: SimTime) {
         self.first_token_ns[request as usize] = nanos(now);
     }

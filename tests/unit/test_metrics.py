@@ -39,14 +39,15 @@ def test_tpot_is_exact_when_it_is_no_whole_number() -> None:
     assert metrics.derive_latencies(requests)["tpot_ns"][0] == 10 / 3
 
 
-def test_window_without_warm_up_is_first_send_to_last_answer() -> None:
+def test_window_without_warm_up_is_vllms_benchmark_duration() -> None:
+    """vLLM's clock starts before it waits for the first arrival."""
     window = metrics.measure_window(three_requests(), 0, 1240 * MS)
-    assert (window.start_ns, window.end_ns) == (1000 * MS, 1240 * MS)
-    assert window.duration_s == 0.24
+    assert (window.start_ns, window.end_ns) == (0, 1240 * MS)
+    assert window.duration_s == 1.24
     assert window.drain_ns == 40 * MS
     assert window.counted.tolist() == [True, True, True]
-    # One completion (at 1190 ms) in the 200 ms in which requests arrived.
-    assert window.completion_rate_while_loaded == pytest.approx(5.0)
+    # One completion (at 1190 ms) in the 1,200 ms up to the last arrival.
+    assert window.completion_rate_while_loaded == pytest.approx(1 / 1.2)
 
 
 def test_window_with_warm_up_counts_by_arrival() -> None:
@@ -90,9 +91,9 @@ def test_summary_has_vllms_keys_and_values() -> None:
     assert body["failed"] == 1
     assert body["total_input_tokens"] == 150  # failed requests are not counted, as in vLLM
     assert body["total_output_tokens"] == 6
-    assert body["request_throughput"] == pytest.approx(2 / 0.24)
-    assert body["output_throughput"] == pytest.approx(6 / 0.24)
-    assert body["total_token_throughput"] == pytest.approx(156 / 0.24)
+    assert body["request_throughput"] == pytest.approx(2 / 1.24)
+    assert body["output_throughput"] == pytest.approx(6 / 1.24)
+    assert body["total_token_throughput"] == pytest.approx(156 / 1.24)
     assert body["mean_ttft_ms"] == body["median_ttft_ms"] == body["p50_ttft_ms"] == 65.0
     assert body["std_ttft_ms"] == 25.0  # population: |90 - 40| / 2
     assert body["p99.9_ttft_ms"] == pytest.approx(40 + 50 * 0.999)
@@ -104,9 +105,9 @@ def test_summary_has_vllms_keys_and_values() -> None:
 
 def test_goodput_limits_are_inclusive_and_one_token_meets_any_tpot() -> None:
     body = summarise([99.0], {"tpot": 49.999})
-    assert body["request_goodput"] == pytest.approx(1 / 0.24)
+    assert body["request_goodput"] == pytest.approx(1 / 1.24)
     body = summarise([99.0], {"ttft": 90.0, "tpot": 50.0, "e2el": 240.0})
-    assert body["request_goodput"] == pytest.approx(2 / 0.24)
+    assert body["request_goodput"] == pytest.approx(2 / 1.24)
     assert body["slo_attainment"] == pytest.approx(2 / 3)  # a rejected request misses
 
 
