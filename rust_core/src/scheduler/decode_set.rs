@@ -10,7 +10,7 @@ use crate::ids::{NONE, SlotId};
 
 /// Buckets of the calendar; a power of two. Members further away than this share a bucket with
 /// nearer ones and are passed over once a round.
-const BUCKETS: usize = 1024;
+const BUCKETS: usize = 256;
 
 /// Sums over the members and the calendar of their last tokens.
 #[derive(Clone, Debug)]
