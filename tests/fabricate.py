@@ -20,9 +20,10 @@ CAPACITY = Capacity(
     max_model_len=4096,
     weight_bytes_per_rank=35 * GIB,
     activation_bytes=GIB,
-    graph_bytes=GIB // 2,
+    runtime_bytes=GIB // 2,
     kv_cache_bytes=33 * GIB,
-    kv_bytes_per_token=163_840,
+    kv_bytes_per_token=327_680,
+    kv_bytes_per_token_per_rank=163_840,
     usable_bytes=72 * GIB,
     total_bytes=80 * GIB,
 )
@@ -125,8 +126,10 @@ def result(
     **given: Any,
 ) -> SimulationResult:
     """Build a result of ``requests``; everything else has a sensible value."""
+    settings = SimulatorConfig.from_dict({"model": "llama-7b", "xpu": "gb10", **(config or {})})
     what: dict[str, Any] = {
-        "config": SimulatorConfig.from_dict({"model": "llama-7b", "xpu": "gb10", **(config or {})}),
+        "config": settings,
+        "request_rate": settings.workload.request_rate,
         "version": "0.1.0",
         "model_name": "llama-7b",
         "parameter_count": 6_738_415_616,

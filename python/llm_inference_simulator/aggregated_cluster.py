@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from llm_inference_simulator.cluster import EngineSettings
 from llm_inference_simulator.config import EngineConfig, SimulatorConfig
-from llm_inference_simulator.errors import ConfigError
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import CostModel, Simulation
@@ -23,12 +22,7 @@ def engine_settings(
 
     Raises :class:`ConfigError` where the resolved ``max_model_len`` contradicts another setting.
     """
-    if not engine.enable_chunked_prefill and engine.max_num_batched_tokens < max_model_len:
-        raise ConfigError(
-            f"max_num_batched_tokens={engine.max_num_batched_tokens} is below "
-            f"max_model_len={max_model_len} while enable_chunked_prefill is off: a prompt must fit "
-            "a step; raise the first, lower the second or enable chunked prefill"
-        )
+    engine.require_whole_prompts(max_model_len)
     return EngineSettings(
         max_num_seqs=min(engine.max_num_seqs, engine.max_batch_size or engine.max_num_seqs),
         max_num_batched_tokens=engine.max_num_batched_tokens,

@@ -23,6 +23,9 @@ from llm_inference_simulator.errors import CapacityError, ConfigError
 
 GIB = 2**30
 
+DTYPE_BYTES = 2
+"""Of an unquantised weight or activation: every ``dtype`` that an engine may have has 16 bits."""
+
 RUNTIME_BYTES = GIB // 2
 """CUDA context, library workspaces and CUDA graphs. Fitted: it centres the block counts that vLLM
 0.15.1 logged for Llama, Qwen2.5, Mistral-Nemo and Yi on H100 (each then agrees within 1 %)."""
@@ -54,11 +57,13 @@ class MemoryPlan:
     weight_bytes_per_rank: int
     activation_bytes: int
     """Peak of vLLM's profiling run with ``max_num_batched_tokens`` tokens."""
-    graph_bytes: int
+    runtime_bytes: int
     """CUDA graphs, context, workspaces and the collectives' buffers."""
     kv_cache_bytes: int
-    """What is left for KV blocks."""
+    """What the KV blocks take: all that is left, or what ``num_gpu_blocks_override`` asks for."""
     kv_bytes_per_token: int
+    """Of the whole model, whatever the tensor-parallel size."""
+    kv_bytes_per_token_per_rank: int
     block_bytes: int
     num_gpu_blocks: int
     """Blocks, vLLM's null block included."""
@@ -111,12 +116,13 @@ def plan_memory(
     _check_max_model_len(model, engine)
     budget = _budget(model, xpu.usable_memory_bytes, engine, tensor_parallel_size)
     size, warnings = engine.block_size, []
-    blocks = budget.blocks
+    blocks, kv_cache_bytes = budget.blocks, budget.cache
     if budget.cache < 0 or blocks < _blocks_needed(engine):
         raise _does_not_fit(model, xpu, engine, tensor_parallel_size, budget)
     if engine.num_gpu_blocks_override is not None:
         warnings.append(_override_note(engine.num_gpu_blocks_override, blocks))
         blocks = engine.num_gpu_blocks_override
+        kv_cache_bytes = blocks * budget.block
     cache_tokens = (blocks - 1) * size
     max_model_len = engine.max_model_len or min(model.max_position_embeddings, cache_tokens)
     if engine.max_model_len is None and max_model_len < model.max_position_embeddings:
@@ -129,7 +135,7 @@ def plan_memory(
             f"max_model_len={max_model_len} exceeds the {cache_tokens} tokens of the KV cache: "
             "longer requests are rejected"
         )
-    _check_whole_prompts(engine, max_model_len)
+    engine.require_whole_prompts(max_model_len)
     if model.windowed_layers and model.window is not None and model.window < max_model_len:
         warnings.append(
             f"{model.windowed_layers} of {model.num_layers} layers keep a window of {model.window} "
@@ -140,9 +146,10 @@ def plan_memory(
         usable_bytes=budget.usable,
         weight_bytes_per_rank=budget.weights,
         activation_bytes=budget.activations,
-        graph_bytes=budget.runtime,
-        kv_cache_bytes=budget.cache,
-        kv_bytes_per_token=budget.block // size,
+        runtime_bytes=budget.runtime,
+        kv_cache_bytes=kv_cache_bytes,
+        kv_bytes_per_token=model.kv_bytes_per_token(kv_dtype_bytes(engine)),
+        kv_bytes_per_token_per_rank=budget.block // size,
         block_bytes=budget.block,
         num_gpu_blocks=blocks,
         block_size=size,
@@ -164,27 +171,19 @@ def resolve_quantization(model: ModelSpec, engine: EngineConfig) -> Quantization
     return WEIGHT_FORMATS[wanted]
 
 
-def dtype_bytes(engine: EngineConfig) -> int:
-    """Bytes of an unquantised weight or activation; ``auto`` is a 16-bit type for every model."""
-    del engine  # every type that it may name has 16 bits
-    return 2
-
-
 def kv_dtype_bytes(engine: EngineConfig) -> int:
-    """Bytes of a cached element."""
-    if engine.kv_cache_dtype == "auto":
-        return dtype_bytes(engine)
-    return 1 if engine.kv_cache_dtype == "fp8" else 2
+    """Bytes of a cached element; ``auto`` is the activations' type."""
+    return 1 if engine.kv_cache_dtype == "fp8" else DTYPE_BYTES
 
 
 def weight_bytes_per_rank(model: ModelSpec, engine: EngineConfig, tensor_parallel_size: int) -> int:
     """Bytes of weights on each accelerator of a tensor-parallel group."""
-    quantization, width = resolve_quantization(model, engine), dtype_bytes(engine)
+    quantization = resolve_quantization(model, engine)
     total = 0.0
     for weight in model_weights(model):
         if weight.elements:
             share = weight.elements_per_rank(tensor_parallel_size) / weight.elements
-            total += weight_bytes(weight, width, quantization) * share
+            total += weight_bytes(weight, DTYPE_BYTES, quantization) * share
     return math.ceil(total)
 
 
@@ -214,7 +213,6 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
     rank's share of gate and up and of their product; with experts the same for each chosen expert,
     and its output. Afterwards ``max_num_seqs`` rows of logits are sampled.
     """
-    width = dtype_bytes(engine)
     matrices = 3 if model.gated_mlp else 2
     per_token = matrices * model.intermediate_size / tensor_parallel_size
     if model.moe is not None:
@@ -223,7 +221,7 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
     per_token += 2 * model.hidden_size
     rows = min(engine.max_num_seqs, engine.max_num_batched_tokens)
     sampling = SAMPLER_COPIES * rows * model.vocab_size * 4
-    return math.ceil(engine.max_num_batched_tokens * per_token * width) + sampling
+    return math.ceil(engine.max_num_batched_tokens * per_token * DTYPE_BYTES) + sampling
 
 
 def valid_tensor_parallel_sizes(model: ModelSpec) -> list[int]:
@@ -283,16 +281,6 @@ def _check_max_model_len(model: ModelSpec, engine: EngineConfig) -> None:
         raise ConfigError(
             f"max_model_len={engine.max_model_len} exceeds the context of model {model.name!r}: "
             f"give at most {context}"
-        )
-
-
-def _check_whole_prompts(engine: EngineConfig, max_model_len: int) -> None:
-    if not engine.enable_chunked_prefill and engine.max_num_batched_tokens < max_model_len:
-        raise ConfigError(
-            f"max_num_batched_tokens={engine.max_num_batched_tokens} is below max_model_len="
-            f"{max_model_len} while enable_chunked_prefill is off: a prompt must fit a step; give "
-            f"--max-num-batched-tokens {max_model_len}, or --max-model-len "
-            f"{engine.max_num_batched_tokens}, or enable chunked prefill"
         )
 
 

@@ -15,8 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from llm_inference_simulator.errors import ConfigError, nearest_name
 
-Count = Annotated[int, Field(ge=1)]
-WholeNumber = Annotated[int, Field(ge=0)]
+LARGEST_COUNT = 2**30
+"""The core counts in 32 bits; sums of a few such numbers still fit."""
+MOST_ENGINES = 100_000
+LONGEST_S = 1e9
+"""The core's clock is 64 bits of nanoseconds, which end after 9.2e9 seconds."""
+LONGEST_MS = 1e9
+
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Engines = Annotated[int, Field(ge=1, le=MOST_ENGINES)]
+Seed = Annotated[int, Field(ge=0)]
+Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, le=LARGEST_COUNT, allow_inf_nan=False)]
+"""Mean of a number of tokens."""
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveOrInf = Annotated[float, Field(gt=0)]
@@ -61,7 +73,7 @@ class ClusterConfig(Section):
     n_xpus_per_node: Count | None = None
     """Accelerators in a node; None: exactly what the parallel layout needs."""
     tensor_parallel_size: Count = 1
-    data_parallel_size: Count | None = None
+    data_parallel_size: Engines | None = None
     """Number of engines; None: as many as the accelerators allow, or 1."""
     router: Literal["round_robin", "least_outstanding"] = "round_robin"
 
@@ -85,6 +97,11 @@ class ClusterConfig(Section):
                 f"data_parallel_size={self.data_parallel_size} engines of "
                 f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
                 f"accelerators: at most {possible} do"
+            )
+        if self.n_engines > MOST_ENGINES:
+            raise ValueError(
+                f"n_nodes={self.n_nodes} of n_xpus_per_node={per_node} make {self.n_engines} "
+                f"engines of tensor_parallel_size={tp}: at most {MOST_ENGINES} are simulated"
             )
         return self
 
@@ -116,7 +133,7 @@ class EngineConfig(Section):
     """Longest prompt + output; None: the model's context, or what the KV cache holds if less."""
     gpu_memory_utilization: Fraction = 0.9
     block_size: Count = 16
-    num_gpu_blocks_override: Annotated[int, Field(ge=2)] | None = None
+    num_gpu_blocks_override: Annotated[int, Field(ge=2, le=LARGEST_COUNT)] | None = None
     """KV blocks instead of the computed number; one of them is vLLM's null block."""
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
@@ -130,36 +147,45 @@ class EngineConfig(Section):
     """Share of the KV blocks that admission leaves free while others run."""
     async_scheduling: bool = True
     """Decide the next step while the current one runs; off, host work adds to every step."""
-    scheduling_overhead_ms: NonNegativeReal = 0.0
+    scheduling_overhead_ms: Milliseconds = 0.0
     """Host time before a step can start; ``async_scheduling`` hides it behind the step before."""
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
     max_batch_size: Count | None = None
     """Upper bound on requests that run together, beside ``max_num_seqs``."""
-    batch_window_ms: NonNegativeReal = 100.0
+    batch_window_ms: Milliseconds = 100.0
     """How long ``windowed`` batching waits for a full batch after the first request."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.enable_chunked_prefill and self.max_model_len is not None:
-            _require_whole_prompts(self.max_num_batched_tokens, self.max_model_len)
+        if self.max_model_len is not None:
+            problem = self._whole_prompts_problem(self.max_model_len)
+            if problem is not None:
+                raise ValueError(problem)
         return self
 
+    def require_whole_prompts(self, max_model_len: int) -> None:
+        """Without chunked prefill a prompt must fit a step; :class:`ConfigError` if it may not."""
+        problem = self._whole_prompts_problem(max_model_len)
+        if problem is not None:
+            raise ConfigError(problem)
 
-def _require_whole_prompts(max_num_batched_tokens: int, max_model_len: int) -> None:
-    if max_num_batched_tokens < max_model_len:
-        raise ValueError(
-            f"max_num_batched_tokens={max_num_batched_tokens} is below "
-            f"max_model_len={max_model_len} while enable_chunked_prefill is off: a prompt must fit "
-            "a step; raise the first, lower the second or enable chunked prefill"
+    def _whole_prompts_problem(self, max_model_len: int) -> str | None:
+        if self.enable_chunked_prefill or self.max_num_batched_tokens >= max_model_len:
+            return None
+        return (
+            f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_model_len="
+            f"{max_model_len} while enable_chunked_prefill is off: a prompt must fit a step; give "
+            f"--max-num-batched-tokens {max_model_len}, or --max-model-len "
+            f"{self.max_num_batched_tokens}, or enable chunked prefill"
         )
 
 
 class FrontEndConfig(Section):
     """What lies between clients and engines."""
 
-    request_latency_ms: NonNegativeReal = 0.0
+    request_latency_ms: Milliseconds = 0.0
     """From a client's sending to the engine's queue: HTTP, tokenising."""
-    response_latency_ms: NonNegativeReal = 0.0
+    response_latency_ms: Milliseconds = 0.0
     """From the end of a step to the client: detokenising, HTTP."""
 
 
@@ -204,7 +230,7 @@ class WorkloadConfig(Section):
     """Shape of gamma-distributed gaps: 1 is Poisson, below it burstier, inf constant gaps."""
     num_prompts: Count | None = None
     """Number of requests; None: 1,000, or what ``duration`` or the trace gives."""
-    duration: PositiveReal | None = None
+    duration: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = None
     """Seconds in which requests arrive; a trace is cut there."""
     max_concurrency: Count | None = None
     """Closed loop: a request is sent only when fewer than this many are unanswered."""
@@ -220,10 +246,10 @@ class WorkloadConfig(Section):
     random_prompts_per_prefix: Count | None = None
     """Different prompts for each prefix, asked again and again; None: every prompt is new."""
 
-    avg_input_length: PositiveReal | None = None
+    avg_input_length: Length | None = None
     """Mean of log-normal prompt lengths (given, it replaces ``random_input_len``)."""
     max_input_length: Count | None = None
-    avg_output_length: PositiveReal | None = None
+    avg_output_length: Length | None = None
     """Mean of log-normal output lengths (given, it replaces ``random_output_len``)."""
     max_output_length: Count | None = None
 
@@ -325,7 +351,7 @@ class WorkloadConfig(Section):
 class MeasurementConfig(Section):
     """Which requests are counted, and what is computed from them."""
 
-    warm_up: NonNegativeReal = 0.0
+    warm_up: Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)] = 0.0
     """Seconds at the start whose arrivals are simulated but not counted."""
     metric_percentiles: tuple[Percentile, ...] = (50.0, 90.0, 99.0)
     goodput: dict[GoodputMetric, PositiveReal] = Field(default_factory=dict)
@@ -345,7 +371,7 @@ class SimulatorConfig(Section):
     performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
     measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)
-    seed: WholeNumber = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
@@ -408,6 +434,13 @@ def _explain(section: type[Section], error: ValidationError) -> str:
         )
         hint = f"; did you mean {near!r}?" if near else ""
         return f"{field}={value!r} is not one of {finding['ctx']['expected']}{hint}"
+    if kind in ("model_type", "dict_type"):
+        given = list(value) if isinstance(value, tuple) else value
+        return (
+            f"{field}={given!r}: must be a mapping"
+            if field
+            else f"must be a mapping, not {given!r}"
+        )
     message = finding["msg"]
     return f"{field}={value!r}: {message[0].lower()}{message[1:]}"
 

@@ -42,16 +42,18 @@ class TokenSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """Memory and KV cache of one engine; bytes are per accelerator (tensor-parallel rank)."""
+    """Memory and KV cache of one engine; bytes are per accelerator unless said otherwise."""
 
     num_gpu_blocks: int
     block_size: int
     max_model_len: int
     weight_bytes_per_rank: int
     activation_bytes: int
-    graph_bytes: int
+    runtime_bytes: int
     kv_cache_bytes: int
     kv_bytes_per_token: int
+    """Of the whole model, whatever the tensor-parallel size."""
+    kv_bytes_per_token_per_rank: int
     usable_bytes: int
     total_bytes: int
 
@@ -75,6 +77,10 @@ class Setup:
     max_concurrency: int | None
     performance_model: str
     performance_description: str
+    request_rate: float | None = None
+    """Requests per second, infinity where all arrive at once; None: times of a trace."""
+    calibration_file: str | None = None
+    calibration_sha256: str | None = None
     peak_flops: float | None = None
     """Operations per second and accelerator; None where unknown."""
     peak_bandwidth: float | None = None
@@ -194,7 +200,7 @@ class SimulationResult:
             "complete": self.complete,
             "model_id": self.setup.model_name,
             "num_prompts": len(self.requests["arrival_ns"]),
-            "request_rate": workload.request_rate,
+            "request_rate": self.setup.request_rate,
             "burstiness": workload.burstiness,
             "max_concurrency": self.setup.max_concurrency,
             **self._body,
@@ -211,6 +217,8 @@ class SimulationResult:
                 "workload": self.setup.workload_description,
                 "performance_model": self.setup.performance_model,
                 "performance_description": self.setup.performance_description,
+                "calibration_file": self.setup.calibration_file,
+                "calibration_sha256": self.setup.calibration_sha256,
                 "trace_hash": f"{self.trace_hash:016x}",
                 "config_is_complete": self.setup.config_is_complete,
             },
@@ -241,9 +249,10 @@ class SimulationResult:
             "max_model_len": capacity.max_model_len,
             "weight_bytes_per_rank": capacity.weight_bytes_per_rank,
             "activation_bytes": capacity.activation_bytes,
-            "graph_bytes": capacity.graph_bytes,
+            "runtime_bytes": capacity.runtime_bytes,
             "kv_cache_bytes": capacity.kv_cache_bytes,
             "kv_bytes_per_token": capacity.kv_bytes_per_token,
+            "kv_bytes_per_token_per_rank": capacity.kv_bytes_per_token_per_rank,
             "usable_bytes": capacity.usable_bytes,
             "total_bytes": capacity.total_bytes,
         }

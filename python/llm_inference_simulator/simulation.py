@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from llm_inference_simulator.aggregated_cluster import build_simulation, engine_settings
@@ -18,7 +20,7 @@ from llm_inference_simulator.results import Capacity, Setup, SimulationResult
 from llm_inference_simulator.workload import build_workload
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import Progress, Simulation
+    from llm_inference_simulator._core import CostModel, Progress, Simulation
     from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.catalog import ModelSpec, XpuSpec
     from llm_inference_simulator.performance_models import BasePerformanceModel
@@ -69,23 +71,61 @@ def simulate(
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
     """
-    model, xpu = load_model(config.model), load_xpu(config.xpu)
-    tensor_parallel_size = config.cluster.tensor_parallel_size
-    plan = plan_memory(model, xpu, config.engine, tensor_parallel_size)
-    config_is_complete = workload is None and performance_model is None
-    if performance_model is None:
-        performance_model = _named_performance_model(config, model, xpu, plan)
-    if workload is None:
-        workload = build_workload(config.workload, config.seed)
-    _require_counted_requests(workload, config.measurement.warm_up)
+    run = _prepare(config, workload, performance_model)
     simulation = build_simulation(
         config,
-        plan,
-        performance_model.cost_model(),
-        workload,
+        run.plan,
+        run.cost_model,
+        run.workload,
         record_steps=record_steps,
         record_decisions=record_decisions,
     )
+    try:
+        with _reporter(progress, len(run.workload.arrival_ns)) as report:
+            run_to_end(simulation, report)
+    except KeyboardInterrupt:
+        complete = False
+    else:
+        complete = True
+    result = _collect(
+        run,
+        simulation,
+        complete=complete,
+        record_steps=record_steps,
+        record_decisions=record_decisions,
+    )
+    if not complete:
+        raise SimulationInterrupted(result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is settled before the first event."""
+
+    setup: Setup
+    plan: MemoryPlan
+    workload: Workload
+    cost_model: CostModel
+
+
+def _prepare(
+    config: SimulatorConfig,
+    workload: Workload | None,
+    performance_model: BasePerformanceModel | None,
+) -> _Run:
+    """Capacity, prices and requests of a run, or the error that refuses it."""
+    model, xpu = load_model(config.model), load_xpu(config.xpu)
+    plan = plan_memory(model, xpu, config.engine, config.cluster.tensor_parallel_size)
+    config_is_complete = workload is None and performance_model is None
+    request_rate = _request_rate(config, workload)
+    if performance_model is None:
+        performance_model = _named_performance_model(config, model, xpu, plan)
+    else:
+        _require_same_subject(performance_model, config, model, xpu, plan)
+    if workload is None:
+        workload = build_workload(config.workload, config.seed)
+    _require_counted_requests(workload, config.measurement.warm_up)
     setup = _setup(
         config=config,
         model=model,
@@ -93,31 +133,34 @@ def simulate(
         plan=plan,
         workload=workload,
         performance_model=performance_model,
+        request_rate=request_rate,
         config_is_complete=config_is_complete,
     )
-    try:
-        with _reporter(progress, len(workload.arrival_ns)) as report:
-            run_to_end(simulation, report)
-    except KeyboardInterrupt:
-        complete = False
-    else:
-        complete = True
+    return _Run(setup, plan, workload, performance_model.cost_model())
+
+
+def _collect(
+    run: _Run,
+    simulation: Simulation,
+    *,
+    complete: bool,
+    record_steps: bool,
+    record_decisions: bool,
+) -> SimulationResult:
+    """Read a finished or interrupted simulation out."""
     columns = simulation.request_columns()
-    result = SimulationResult(
-        setup=setup,
+    return SimulationResult(
+        setup=run.setup,
         columns=columns,
-        requested_output_tokens=workload.output_tokens,
+        requested_output_tokens=run.workload.output_tokens,
         engines=simulation.engine_stats(),
         tokens=simulation,
         trace_hash=simulation.trace_hash(),
         now_ns=_latest_ns(columns),
         complete=complete,
         steps=simulation.step_columns() if record_steps else None,
-        decisions=_decision_log(config, plan, simulation, workload) if record_decisions else None,
+        decisions=_decision_log(run, simulation) if record_decisions else None,
     )
-    if not complete:
-        raise SimulationInterrupted(result)
-    return result
 
 
 def run_to_end(simulation: Sliceable, report: ProgressCallback | None = None) -> None:
@@ -147,14 +190,13 @@ def next_slice(max_events: int, elapsed_s: float) -> int:
     return min(MOST_SLICE_EVENTS, max(1, int(max_events * factor)))
 
 
-def _decision_log(
-    config: SimulatorConfig, plan: MemoryPlan, simulation: Simulation, workload: Workload
-) -> DecisionLog:
+def _decision_log(run: _Run, simulation: Simulation) -> DecisionLog:
     from llm_inference_simulator._core import __version__
 
+    config, plan = run.setup.config, run.plan
     return DecisionLog(
         simulation=simulation,
-        workload=workload,
+        workload=run.workload,
         settings=engine_settings(
             config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
         ),
@@ -175,12 +217,50 @@ def _named_performance_model(
 ) -> BasePerformanceModel:
     from llm_inference_simulator.performance_models import create_performance_model
 
-    reason = model.unsupported_by_roofline(plan.max_model_len)
-    if reason is not None:
-        raise ConfigError(reason)
     return create_performance_model(
-        config.performance, model, xpu, config.cluster.tensor_parallel_size, config.engine
+        config.performance,
+        model,
+        xpu,
+        config.cluster.tensor_parallel_size,
+        config.engine,
+        max_model_len=plan.max_model_len,
     )
+
+
+def _require_same_subject(
+    performance_model: BasePerformanceModel,
+    config: SimulatorConfig,
+    model: ModelSpec,
+    xpu: XpuSpec,
+    plan: MemoryPlan,
+) -> None:
+    """Refuse a roofline of something else than the configuration describes."""
+    from llm_inference_simulator.performance_models import RooflinePerformanceModel
+
+    if not isinstance(performance_model, RooflinePerformanceModel):
+        return
+    priced: dict[str, tuple[str | int, str | int]] = {
+        "model": (performance_model.model.name, model.name),
+        "xpu": (performance_model.xpu.name, xpu.name),
+        "tensor_parallel_size": (
+            performance_model.tensor_parallel_size,
+            config.cluster.tensor_parallel_size,
+        ),
+    }
+    for field, (theirs, ours) in priced.items():
+        if theirs != ours:
+            raise ConfigError(
+                f"performance_model prices {field}={theirs}, but the configuration has "
+                f"{field}={ours}: make them agree"
+            )
+    performance_model.require_supported(plan.max_model_len)
+
+
+def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
+    """Infinity where generated requests all arrive at once, as vLLM reports it."""
+    rate = config.workload.request_rate
+    at_once = rate is None and workload is None and config.workload.trace is None
+    return math.inf if at_once else rate
 
 
 def _require_counted_requests(workload: Workload, warm_up_s: float) -> None:
@@ -204,6 +284,7 @@ def _setup(
     plan: MemoryPlan,
     workload: Workload,
     performance_model: BasePerformanceModel,
+    request_rate: float | None,
     config_is_complete: bool,
 ) -> Setup:
     from llm_inference_simulator._core import __version__
@@ -220,9 +301,10 @@ def _setup(
             max_model_len=plan.max_model_len,
             weight_bytes_per_rank=plan.weight_bytes_per_rank,
             activation_bytes=plan.activation_bytes,
-            graph_bytes=plan.graph_bytes,
+            runtime_bytes=plan.runtime_bytes,
             kv_cache_bytes=plan.kv_cache_bytes,
             kv_bytes_per_token=plan.kv_bytes_per_token,
+            kv_bytes_per_token_per_rank=plan.kv_bytes_per_token_per_rank,
             usable_bytes=plan.usable_bytes,
             total_bytes=plan.total_bytes,
         ),
@@ -230,6 +312,9 @@ def _setup(
         max_concurrency=workload.max_concurrency,
         performance_model=performance_model.name,
         performance_description=performance_model.description,
+        request_rate=request_rate,
+        calibration_file=performance_model.calibration_file,
+        calibration_sha256=performance_model.calibration_sha256,
         peak_flops=performance_model.peak_flops,
         peak_bandwidth=performance_model.peak_bandwidth,
         config_is_complete=config_is_complete,

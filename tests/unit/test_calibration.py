@@ -10,6 +10,7 @@ import pytest
 
 from llm_inference_simulator.calibration import RooflineParameters, load_calibration
 from llm_inference_simulator.calibration.parameters import CalibrationFile
+from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CalibrationError
 from llm_inference_simulator.performance_models import VLLMRooflineModel
 
@@ -58,6 +59,9 @@ def without(name: str) -> dict[str, float]:
         (without("decode_effective_tflops"), "decode_effective_tflops is missing: give it"),
         ({**PARAMETERS, "step_overhed_us": 1.0}, "did you mean 'step_overhead_us'"),
         ({**PARAMETERS, "decode_effective_tflops": -3.0}, "decode_effective_tflops=-3.0"),
+        ({**PARAMETERS, "decode_effective_tflops": 1e300}, "decode_effective_tflops=1e+300"),
+        ({**PARAMETERS, "step_overhead_us": 1e300}, "step_overhead_us=1e+300"),
+        ({**PARAMETERS, "quantization": "int3"}, "quantization='int3'"),
         ({**PARAMETERS, "decode_effective_tflops": "400"}, "decode_effective_tflops='400'"),
         ({"roofline_params": PARAMETERS, "schema_version": 2}, "schema_version=2"),
         ({"roofline_params": PARAMETERS, "kind": "table"}, "kind='table'"),
@@ -89,3 +93,38 @@ def test_a_memory_bound_step_takes_its_bytes_over_the_measured_bandwidth() -> No
     assert prompt["mlp_up"].seconds == pytest.approx(
         prompt["mlp_up"].operations / 600e12, rel=1e-12
     )
+
+
+def test_aliases_name_what_they_stand_for(tmp_path: Path) -> None:
+    names = {"xpu": "H100", "model": "meta-llama/Llama-3.1-8B"}
+    path = write(tmp_path / "c.json", {**names, **PARAMETERS})
+    assert VLLMRooflineModel("llama-3.1-8b", "h100-sxm", calibration=path).warnings == ()
+    write(path, {"xpu": "a100", **PARAMETERS})
+    with pytest.raises(CalibrationError, match="xpu=a100"):
+        VLLMRooflineModel("llama-3.1-8b", "h100-sxm", calibration=path)
+
+
+@pytest.mark.parametrize(
+    ("measured", "run", "warning"),
+    [
+        ({}, {}, None),
+        ({}, {"quantization": "fp8"}, "does not say which quantization"),
+        ({"quantization": "none"}, {}, None),
+        ({"quantization": "fp8"}, {"quantization": "fp8"}, None),
+        ({"quantization": "none"}, {"quantization": "fp8"}, "this run has quantization=fp8"),
+        ({"quantization": "fp8"}, {}, "this run has quantization=none"),
+        ({"dtype": "bfloat16"}, {}, None),
+        ({"dtype": "bfloat16"}, {"dtype": "float16"}, "this run has dtype=float16"),
+    ],
+)
+def test_another_weight_format_is_a_warning(
+    tmp_path: Path, measured: dict[str, str], run: dict[str, Any], warning: str | None
+) -> None:
+    path = write(tmp_path / "c.json", {**measured, **PARAMETERS})
+    engine = EngineConfig(**run)
+    found = VLLMRooflineModel("llama-3.1-8b", "h100", calibration=path, engine=engine).warnings
+    if warning is None:
+        assert found == ()
+    else:
+        (only,) = found
+        assert warning in only

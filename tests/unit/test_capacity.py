@@ -59,11 +59,11 @@ def test_parts_add_up() -> None:
     assert result.usable_bytes == (
         result.weight_bytes_per_rank
         + result.activation_bytes
-        + result.graph_bytes
+        + result.runtime_bytes
         + result.kv_cache_bytes
     )
     assert result.num_gpu_blocks == result.kv_cache_bytes // result.block_bytes
-    assert result.block_bytes == 16 * result.kv_bytes_per_token == 16 * 80 * KIB
+    assert result.block_bytes == 16 * result.kv_bytes_per_token_per_rank == 16 * 80 * KIB
     assert result.max_concurrency == (result.num_gpu_blocks - 1) * 16 / 131_072
 
 
@@ -193,3 +193,15 @@ def test_whole_prompts_must_fit_a_step() -> None:
 
 def test_windows_are_counted_as_full_attention_with_a_warning() -> None:
     assert "12 of 24 layers keep a window of 128" in plan("gpt-oss-20b").warnings[0]
+
+
+def test_an_override_sets_the_bytes_of_the_cache_too() -> None:
+    result = plan("llama-3.1-8b", num_gpu_blocks_override=2000)
+    assert result.kv_cache_bytes == 2000 * result.block_bytes
+
+
+@pytest.mark.parametrize(("tp", "rank_kib"), [(4, 80), (8, 40), (16, 40)])
+def test_the_models_bytes_a_token_do_not_depend_on_the_ranks(tp: int, rank_kib: int) -> None:
+    result = plan("llama-3.1-70b", tp=tp)
+    assert result.kv_bytes_per_token == 320 * KIB
+    assert result.kv_bytes_per_token_per_rank == rank_kib * KIB

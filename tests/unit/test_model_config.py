@@ -78,9 +78,11 @@ def test_window_patterns() -> None:
 
 def test_which_layers_are_moe() -> None:
     deepseek = parse(config("deepseek-v3"))
-    assert [deepseek.is_moe_layer(layer) for layer in range(4)] == [False, False, False, True]
+    assert deepseek.moe is not None
+    assert deepseek.moe.layers[:4] == (False, False, False, True)
     qwen = parse(config("qwen3-30b-a3b", mlp_only_layers=[0], decoder_sparse_step=2))
-    assert [qwen.is_moe_layer(layer) for layer in range(4)] == [False, True, False, True]
+    assert qwen.moe is not None
+    assert qwen.moe.layers[:4] == (False, True, False, True)
 
 
 def test_what_stays_unquantised() -> None:

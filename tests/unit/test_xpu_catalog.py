@@ -11,6 +11,7 @@ import yaml
 from llm_inference_simulator.catalog.xpu_spec import FIGURES, XpuSpec
 from llm_inference_simulator.catalog.xpus import list_xpus, load_xpu, read_xpu
 from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.performance_models.core_roofline import group_bandwidth
 
 SHIPPED = list_xpus()
 
@@ -104,8 +105,8 @@ def test_measured_fractions() -> None:
 
 
 def test_accelerators_without_a_link_talk_over_pcie() -> None:
-    assert load_xpu("l40s").interconnect_bytes_per_s == 32e9
-    assert load_xpu("h100").interconnect_bytes_per_s == 450e9
+    assert group_bandwidth(load_xpu("l40s"), 2) == 32e9
+    assert group_bandwidth(load_xpu("h100"), 2) == 450e9
 
 
 def test_own_file_loads_with_units_converted(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from llm_inference_simulator.config import NonNegativeReal, PositiveReal, Section
+from llm_inference_simulator.config import LONGEST_MS, Section
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 from llm_inference_simulator.files import atomic_text, read_mapping
 
 SCHEMA_VERSION = 1
+
+Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Microseconds = Annotated[float, Field(ge=0, le=1e3 * LONGEST_MS, allow_inf_nan=False)]
 
 
 class RooflineParameters(Section):
@@ -22,15 +25,15 @@ class RooflineParameters(Section):
     A rate is per accelerator of the tensor-parallel group.
     """
 
-    prefill_effective_tflops: PositiveReal
+    prefill_effective_tflops: Rate
     """10^12 operations per second in steps that carry prompt tokens."""
-    prefill_effective_bandwidth_gbps: PositiveReal
+    prefill_effective_bandwidth_gbps: Rate
     """10^9 bytes per second in steps that carry prompt tokens."""
-    decode_effective_tflops: PositiveReal
-    decode_effective_bandwidth_gbps: PositiveReal
-    step_overhead_us: NonNegativeReal = 0.0
+    decode_effective_tflops: Rate
+    decode_effective_bandwidth_gbps: Rate
+    step_overhead_us: Microseconds = 0.0
     """Microseconds that every step takes besides its kernels' work."""
-    sequence_overhead_us: NonNegativeReal = 0.0
+    sequence_overhead_us: Microseconds = 0.0
     """Microseconds for each request in a step."""
 
 
@@ -43,6 +46,10 @@ class CalibrationFile(Section):
     """Model of the measurements; None: any."""
     xpu: str | None = None
     """Accelerator of the measurements; None: any."""
+    dtype: Literal["bfloat16", "float16"] | None = None
+    """Type of the activations; None: not said."""
+    quantization: Literal["none", "fp8", "int8", "int4"] | None = None
+    """Format of the measured weights, ``none`` for 16 bits; None: not said."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
     roofline_params: RooflineParameters
     provenance: dict[str, Any] = Field(default_factory=dict)

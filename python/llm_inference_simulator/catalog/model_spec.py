@@ -162,10 +162,6 @@ class ModelSpec:
             head_dim=self.head_dim,
         )
 
-    def is_moe_layer(self, layer: int) -> bool:
-        """Whether a layer routes to experts."""
-        return self.moe is not None and self.moe.layers[layer]
-
     @property
     def windowed_layers(self) -> int:
         """Number of layers that see ``window`` tokens only."""

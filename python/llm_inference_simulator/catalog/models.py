@@ -68,6 +68,12 @@ def load_model(name_or_path: str) -> ModelSpec:
     )
 
 
+def canonical_model_name(name: str) -> str:
+    """Catalogue name for an alias or a Hugging Face id; a name that it lacks stays as it is."""
+    entry = _by_name().get(name.casefold())
+    return name if entry is None else entry.name
+
+
 @functools.cache
 def _load_shipped(name: str) -> ModelSpec:
     spec = read_model_config(_CONFIGS / f"{name}.json", name=name)

@@ -143,8 +143,3 @@ class XpuSpec:
         """Achievable fraction of ``peak_flops(dtype)`` in large matrix products."""
         own = {"fp8": self.fp8_compute_efficiency, "fp4": self.fp4_compute_efficiency}.get(dtype)
         return self.compute_efficiency if own is None else own
-
-    @property
-    def interconnect_bytes_per_s(self) -> float | None:
-        """Peak between accelerators of a node, per direction: the scale-up link, or else PCIe."""
-        return self.pcie_bytes_per_s if self.link_bytes_per_s is None else self.link_bytes_per_s

@@ -91,6 +91,12 @@ def read_xpu(path: Path) -> XpuSpec:
     )
 
 
+def canonical_xpu_name(name: str) -> str:
+    """Catalogue name for an alias; a name that the catalogue lacks stays as it is."""
+    shipped = None if _looks_like_path(name) else _find_shipped(name.casefold())
+    return name if shipped is None else shipped.name
+
+
 def _find_shipped(wanted: str) -> XpuSpec | None:
     if (_FOLDER / f"{wanted}.yaml").is_file():
         return _load_shipped(wanted)

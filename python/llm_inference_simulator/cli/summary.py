@@ -110,7 +110,7 @@ def _capacity(result: SimulationResult) -> list[tuple[str, str]]:
             "memory",
             f"{_gib(capacity.usable_bytes)} of {_gib(capacity.total_bytes)} usable: weights "
             f"{_gib(capacity.weight_bytes_per_rank)}, activations "
-            f"{_gib(capacity.activation_bytes)}, graphs {_gib(capacity.graph_bytes)}",
+            f"{_gib(capacity.activation_bytes)}, runtime {_gib(capacity.runtime_bytes)}",
         ),
         ("context", f"prompt + output up to {capacity.max_model_len:,} tokens"),
     ]

@@ -26,6 +26,11 @@ class BasePerformanceModel(ABC):
     peak_bandwidth: float | None = None
     """Peak bytes of memory traffic per second and accelerator, for utilisation; None: unknown."""
 
+    calibration_file: str | None = None
+    """Path of the measurements that the times come from; None: no file."""
+    calibration_sha256: str | None = None
+    """SHA-256 of that file's bytes."""
+
     @abstractmethod
     def estimate_step_time(self, step: StepShape) -> float:
         """Seconds that a step takes, prompt chunks and decoding requests together.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_inference_simulator.capacity import resolve_quantization
+from llm_inference_simulator.capacity import DTYPE_BYTES, kv_dtype_bytes, resolve_quantization
 from llm_inference_simulator.catalog import ComputeDtype, ModelSpec, XpuSpec
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
 
-BYTES_PER_16_BIT = 2.0
+_NATIVE_FORMATS: Mapping[str, ComputeDtype] = {"fp8": "fp8", "int8": "int8"}
+"""Formats of weights that some accelerators multiply as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
     spec = resolve_quantization(model, engine)
     dense = activation_dtype(model, engine)
     if spec is None:
-        return WeightFormat(bytes_per_weight=BYTES_PER_16_BIT, compute_dtype=dense)
+        return WeightFormat(bytes_per_weight=DTYPE_BYTES, compute_dtype=dense)
     priced = {"attention", "mlp"} | (set() if model.moe is None else {"experts"})
     if not priced <= set(spec.components):
         raise ConfigError(
@@ -96,10 +98,11 @@ def weight_format(model: ModelSpec, xpu: XpuSpec, engine: EngineConfig) -> Weigh
             "the roofline does not price: use a version with one format"
         )
     size = (spec.bits + spec.overhead_bits) / 8
-    if spec.weight_only or not (spec.format == "fp8" or spec.format == "int8"):  # noqa: PLR1714
+    native = None if spec.weight_only else _NATIVE_FORMATS.get(spec.format)
+    if native is None:
         return WeightFormat(bytes_per_weight=size, compute_dtype=dense)
-    if xpu.peak_flops(spec.format) is not None:
-        return WeightFormat(bytes_per_weight=size, compute_dtype=spec.format)
+    if xpu.peak_flops(native) is not None:
+        return WeightFormat(bytes_per_weight=size, compute_dtype=native)
     warning = (
         f"{xpu.name} has no {spec.format} matrix units: weights are {spec.format}, the arithmetic "
         "is 16-bit"
@@ -138,6 +141,20 @@ def group_bandwidth(xpu: XpuSpec, tensor_parallel_size: int) -> float:
     )
 
 
+def group_warnings(xpu: XpuSpec, tensor_parallel_size: int) -> tuple[str, ...]:
+    """Say where a group outgrows the link, so that :func:`group_bandwidth` falls back to PCIe."""
+    if tensor_parallel_size <= xpu.link_domain_size or not (
+        xpu.link_bytes_per_s and xpu.pcie_bytes_per_s
+    ):
+        return ()
+    link = "NVLink" if xpu.vendor == "NVIDIA" else "the scale-up link"
+    return (
+        f"tensor_parallel_size={tensor_parallel_size} exceeds the {xpu.link_domain_size} "
+        f"{xpu.name} that {link} joins: their collectives run over PCIe at "
+        f"{xpu.pcie_bytes_per_s / 1e9:g} GB/s",
+    )
+
+
 def model_shape(
     model: ModelSpec, engine: EngineConfig, weights: WeightFormat, tensor_parallel_size: int
 ) -> RooflineModelShape:
@@ -154,9 +171,9 @@ def model_shape(
         vocab_size=model.vocab_size,
         tensor_parallel_size=tensor_parallel_size,
         weight_bytes=weights.bytes_per_weight,
-        embedding_bytes=BYTES_PER_16_BIT,
-        activation_bytes=BYTES_PER_16_BIT,
-        kv_cache_bytes=1.0 if engine.kv_cache_dtype == "fp8" else BYTES_PER_16_BIT,
+        embedding_bytes=DTYPE_BYTES,
+        activation_bytes=DTYPE_BYTES,
+        kv_cache_bytes=kv_dtype_bytes(engine),
     )
 
 

@@ -16,15 +16,23 @@ def create_performance_model(
     xpu: XpuSpec | str,
     tensor_parallel_size: int = 1,
     engine: EngineConfig | None = None,
+    *,
+    max_model_len: int | None = None,
 ) -> BasePerformanceModel:
     """Build the performance model that ``performance`` names for a model on an accelerator.
 
-    Raises :class:`~llm_inference_simulator.errors.ConfigError` and
+    ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
+    context). Raises :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
     if performance.resolved_model == "roofline":
         return RooflinePerformanceModel(
-            model, xpu, tensor_parallel_size, engine=engine, all_reduce=performance.all_reduce
+            model,
+            xpu,
+            tensor_parallel_size,
+            engine=engine,
+            all_reduce=performance.all_reduce,
+            max_model_len=max_model_len,
         )
     if performance.calibration_data is None:
         raise ConfigError("performance_model=vllm_roofline needs calibration_data")
@@ -35,4 +43,5 @@ def create_performance_model(
         calibration=performance.calibration_data,
         engine=engine,
         all_reduce=performance.all_reduce,
+        max_model_len=max_model_len,
     )

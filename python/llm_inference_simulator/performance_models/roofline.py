@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from llm_inference_simulator._core import CostModel, OperationCost, StepShape
+from llm_inference_simulator.capacity import check_tensor_parallel_size
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_model, load_xpu
 from llm_inference_simulator.config import EngineConfig
+from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.base import (
     BasePerformanceModel,
     decode_step,
@@ -19,6 +21,7 @@ from llm_inference_simulator.performance_models.core_roofline import (
     WeightFormat,
     achievable_flops,
     group_bandwidth,
+    group_warnings,
     model_shape,
     weight_format,
 )
@@ -30,7 +33,8 @@ class RooflinePerformanceModel(BasePerformanceModel):
     """Prices a step operation by operation (docs/cost_model.md).
 
     ``model`` and ``xpu`` are catalogue names, paths or the loaded entries. ``engine`` gives the
-    formats of weights and cache; its other settings don't matter here. Raises
+    formats of weights and cache. ``max_model_len`` is the longest sequence to be priced; None: the
+    engine's, or else the model's context. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` for what the model cannot price.
     """
 
@@ -44,21 +48,32 @@ class RooflinePerformanceModel(BasePerformanceModel):
         *,
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
+        max_model_len: int | None = None,
     ) -> None:
         self.model = load_model(model) if isinstance(model, str) else model
         self.xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
         self.tensor_parallel_size = tensor_parallel_size
         engine = engine or EngineConfig()
+        check_tensor_parallel_size(self.model, tensor_parallel_size)
+        self.require_supported(
+            max_model_len or engine.max_model_len or self.model.max_position_embeddings
+        )
         weights = weight_format(self.model, self.xpu, engine)
         self.shape: RooflineModelShape = model_shape(
             self.model, engine, weights, tensor_parallel_size
         )
         self.hardware: RooflineHardware = self._hardware(weights, all_reduce)
-        self.warnings = weights.warnings
+        self.warnings = (*weights.warnings, *group_warnings(self.xpu, tensor_parallel_size))
         self.peak_flops = self.xpu.peak_flops(weights.compute_dtype)
         self.peak_bandwidth = self.xpu.memory_bytes_per_s
         self._efficiency = self.xpu.compute_efficiency_of(weights.compute_dtype)
         self._core = CostModel.roofline(self.shape, self.hardware)
+
+    def require_supported(self, max_model_len: int) -> None:
+        """Raise :class:`ConfigError` where sequences of ``max_model_len`` would be mispriced."""
+        reason = self.model.unsupported_by_roofline(max_model_len)
+        if reason is not None:
+            raise ConfigError(reason)
 
     @property
     def description(self) -> str:  # type: ignore[override]

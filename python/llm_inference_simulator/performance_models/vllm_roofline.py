@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from llm_inference_simulator.calibration import RooflineParameters, load_calibration
-from llm_inference_simulator.catalog import ModelSpec, XpuSpec
+from llm_inference_simulator.capacity import resolve_quantization
+from llm_inference_simulator.catalog import (
+    ModelSpec,
+    XpuSpec,
+    canonical_model_name,
+    canonical_xpu_name,
+)
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CalibrationError
 from llm_inference_simulator.performance_models.core_roofline import (
     PhaseRates,
     RooflineHardware,
     WeightFormat,
+    activation_dtype,
     group_bandwidth,
 )
 from llm_inference_simulator.performance_models.roofline import (
@@ -39,56 +46,74 @@ class VLLMRooflineModel(RooflinePerformanceModel):
         calibration: RooflineParameters | str | Path,
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
+        max_model_len: int | None = None,
     ) -> None:
-        self.calibration_source = "given parameters"
-        self.calibration_sha256: str | None = None
-        self._measured_on: tuple[tuple[str, str], ...] = ()
+        self._measured_on: dict[str, str] = {}
         if isinstance(calibration, RooflineParameters):
             self.parameters = calibration
         else:
             self._read(Path(calibration))
-        super().__init__(model, xpu, tensor_parallel_size, engine=engine, all_reduce=all_reduce)
-        self.warnings = (*self.warnings, *self._mismatches())
+        super().__init__(
+            model,
+            xpu,
+            tensor_parallel_size,
+            engine=engine,
+            all_reduce=all_reduce,
+            max_model_len=max_model_len,
+        )
+        if self.calibration_file is not None:
+            found = self._mismatches(self.calibration_file, engine or EngineConfig())
+            self.warnings = (*self.warnings, *found)
 
     def _read(self, path: Path) -> None:
         calibration, self.calibration_sha256 = load_calibration(path)
-        self.calibration_source = str(path)
+        self.calibration_file = str(path)
         self.parameters = calibration.roofline_params
         measured = {
-            "model": calibration.model,
-            "xpu": calibration.xpu,
+            "model": calibration.model and canonical_model_name(calibration.model),
+            "xpu": calibration.xpu and canonical_xpu_name(calibration.xpu),
             "tensor_parallel_size": calibration.tensor_parallel_size,
+            "dtype": calibration.dtype,
+            "quantization": calibration.quantization,
         }
-        self._measured_on = tuple(
-            (field, str(value)) for field, value in measured.items() if value is not None
-        )
+        self._measured_on = {
+            field: str(value) for field, value in measured.items() if value is not None
+        }
 
-    def _mismatches(self) -> tuple[str, ...]:
+    def _mismatches(self, source: str, engine: EngineConfig) -> tuple[str, ...]:
         """Warn where the measurements were of something else; rates of another xPU are an error."""
+        quantization = resolve_quantization(self.model, engine)
         own = {
-            "model": self.model.name,
-            "xpu": self.xpu.name,
+            "model": canonical_model_name(self.model.name),
+            "xpu": canonical_xpu_name(self.xpu.name),
             "tensor_parallel_size": str(self.tensor_parallel_size),
+            "dtype": activation_dtype(self.model, engine),
+            "quantization": "none" if quantization is None else quantization.format,
         }
         warnings = []
-        for field, measured in self._measured_on:
+        for field, measured in self._measured_on.items():
             if measured == own[field]:
                 continue
             if field == "xpu":
                 raise CalibrationError(
-                    f"calibration {self.calibration_source} was measured on xpu={measured}, not on "
+                    f"calibration {source} was measured on xpu={measured}, not on "
                     f"{own[field]}: use a calibration of this accelerator, or the roofline model"
                 )
             warnings.append(
-                f"calibration {self.calibration_source} was measured with {field}={measured}, "
+                f"calibration {source} was measured with {field}={measured}, "
                 f"this run has {field}={own[field]}"
+            )
+        if quantization is not None and "quantization" not in self._measured_on:
+            warnings.append(
+                f"calibration {source} does not say which quantization was measured, this run has "
+                f"quantization={quantization.format}"
             )
         return tuple(warnings)
 
     @property
     def description(self) -> str:  # type: ignore[override]
         """One line: what the times come from."""
-        return f"calibrated: {self.calibration_source}"
+        return f"calibrated: {self.calibration_file or 'given parameters'}"
 
     def _hardware(self, weights: WeightFormat, all_reduce: AllReduce) -> RooflineHardware:
         del weights  # the measured rates are those of the measured format
