@@ -104,7 +104,10 @@ def compare(trace: DecisionTrace) -> Comparison:
 
     Raises :class:`WorkloadError` where the trace asks for what no scheduler can do.
     """
-    replayer = Replayer(trace)
+    try:
+        replayer = Replayer(trace)
+    except ValueError as error:
+        raise WorkloadError(f"decision trace {trace.path} line 1: {error}") from None
     compared = sum(line.kind != "add" for line in trace.lines)
     before: deque[Line] = deque(maxlen=LINES_OF_CONTEXT)
     equal = 0
