@@ -104,9 +104,8 @@ def is_stream(path: Path) -> bool:
     if path.exists() and not path.is_file() and not path.is_dir():
         return True
     name = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link
-    return str(name) in ("/dev/stdout", "/dev/stderr") or name.parent.name == "fd" and (
-        name.parts[:2] in (("/", "dev"), ("/", "proc"))
-    )
+    descriptor = name.parent.name == "fd" and name.parts[1] in ("dev", "proc")
+    return descriptor or str(name) in ("/dev/stdout", "/dev/stderr")
 
 
 def check_writable(path: Path, flag: str) -> None:

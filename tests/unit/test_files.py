@@ -63,7 +63,7 @@ def test_a_link_into_nowhere_or_in_a_circle_is_refused(tmp_path: Path) -> None:
     nowhere, circle = tmp_path / "nowhere.json", tmp_path / "circle.json"
     nowhere.symlink_to(tmp_path / "none" / "x.json")
     circle.symlink_to(circle)
-    with pytest.raises(ConfigError, match="folder .*none does not exist"):
+    with pytest.raises(ConfigError, match=r"folder .*none does not exist"):
         check_writable(nowhere, "--output")
     with pytest.raises(ConfigError, match="leads in a circle"):
         check_writable(circle, "--output")
@@ -97,3 +97,15 @@ def test_a_fifo_takes_parquet(tmp_path: Path) -> None:
     assert parquet.read_table(copy).column("arrival_ns").to_pylist() == [1, 2]
 
 
+def test_dev_stdout_is_written_straight() -> None:
+    program = (
+        "from pathlib import Path\n"
+        "from llm_inference_simulator.files import atomic_text, check_writable, is_stream\n"
+        "path = Path('/dev/stdout')\n"
+        "assert is_stream(path)\n"
+        "check_writable(path, '--output')\n"
+        "with atomic_text(path) as file:\n"
+        "    file.write('new')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"new"

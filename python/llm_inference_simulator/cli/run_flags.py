@@ -396,7 +396,7 @@ def _add_lengths(parser: Parser) -> None:
             f"--max-{side}-length",
             kind=token_count,
             value="TOKENS",
-            text=f"longest {name} drawn or read from a trace (default: no limit)",
+            text=f"longest {name} drawn (log-normal) or kept from --trace (default: no limit)",
         )
     group.add(
         "--trace",
@@ -437,7 +437,7 @@ def _add_results(parser: Parser) -> None:
     group.add(
         "--decisions-output",
         value="FILE.jsonl",
-        text="every scheduling decision, as recorded from real vLLM; slow",
+        text="every scheduling decision; slow; several engines: FILE.engine0.jsonl, ...",
     )
     group.add(
         "--metric-percentiles",
