@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from llm_inference_simulator._core import SchedulerReplay
-from llm_inference_simulator.errors import SimulatorError, WorkloadError
+from llm_inference_simulator.errors import ConfigError, SimulatorError, WorkloadError
 from vllm_benchmarks.decision_traces import (
     ARRIVAL_UNITS_PER_SECOND,
     DecisionTrace,
@@ -106,7 +106,7 @@ def compare(trace: DecisionTrace) -> Comparison:
     """
     try:
         replayer = Replayer(trace)
-    except ValueError as error:
+    except (ValueError, ConfigError) as error:
         raise WorkloadError(f"decision trace {trace.path} line 1: {error}") from None
     compared = sum(line.kind != "add" for line in trace.lines)
     before: deque[Line] = deque(maxlen=LINES_OF_CONTEXT)

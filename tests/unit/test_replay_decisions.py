@@ -95,6 +95,10 @@ def addition(**changes: Any) -> dict[str, Any]:
         ([header(block_size=0)], "line 1: block_size=0 must be from 1"),
         ([header(watermark=float("nan"))], "line 1: watermark=nan must be from 0 to 1"),
         ([header(scheduling_policy="lifo")], "line 1: scheduling_policy="),
+        (
+            [header(enable_chunked_prefill=False, max_num_batched_tokens=1)],
+            "line 1: max_num_batched_tokens=1",
+        ),
         ([HEADER, addition(prompt=-1)], "line 2: prompt=-1 must be from 1"),
         ([HEADER, addition(prompt=10**15)], "line 2: prompt=1000000000000000 must be from 1"),
         ([HEADER, addition(arrival=-1.0)], "line 2: arrival=-1.0 must be from 0"),
