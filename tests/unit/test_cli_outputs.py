@@ -180,3 +180,19 @@ def test_written_names_are_the_real_ones(tmp_path: Path) -> None:
         patch.setattr(run_module, "write_outputs", spy)
         assert main([*SMALL, *words]) == 0
     assert seen == [[str(tmp_path / f"x.engine{engine}.jsonl") for engine in range(2)]]
+
+
+@pytest.mark.parametrize("into_file", [True, False])
+def test_an_output_on_standard_output_is_not_mixed_with_the_summary(
+    tmp_path: Path, into_file: bool
+) -> None:
+    copy = tmp_path / "copy.json"
+    pipe = ">" if into_file else "| cat >"
+    script = f'"$@" --output /dev/stdout {pipe} "$COPY"'
+    subprocess.run(
+        ["sh", "-c", script, "sh", *PROGRAM, *SMALL],
+        env={**os.environ, "COPY": str(copy)},
+        check=True,
+    )
+    assert json.loads(copy.read_text())["completed"] == 20
+    assert names(tmp_path) == ["copy.json"]

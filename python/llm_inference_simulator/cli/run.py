@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,6 +59,7 @@ def run(flags: Mapping[str, Any]) -> int:
         )
     except SimulationInterrupted as interruption:
         return _finish_interrupted(interruption.result, flags)
+    quiet = quiet or _fills_stdout(flags)
     written: list[str] = []
     try:
         write_outputs(result, flags, written)
@@ -184,6 +186,16 @@ def _say_interrupted(
     kept = f"; wrote {', '.join(written)}{mark}" if written else ""
     missing = f"; left out: {', '.join(left_out)}" if left_out else ""
     print(happened + kept + missing, file=sys.stderr)
+
+
+def _fills_stdout(flags: Mapping[str, Any]) -> bool:
+    """Tell whether an output is standard output itself: a summary would spoil what it gets."""
+    paths = [Path(flags[place]) for place in _OUTPUTS if place in flags]
+    try:
+        stdout = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):  # replaced by an object without a descriptor
+        return False
+    return any(is_stream(path) and os.path.samestat(stdout, path.stat()) for path in paths)
 
 
 def _show(result: SimulationResult, summary: Mapping[str, Any], *, quiet: bool) -> None:
