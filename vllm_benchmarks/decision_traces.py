@@ -53,13 +53,50 @@ ADD: dict[str, type] = {
     "arrival": float,
 }
 
+SCHEDULE: dict[str, type] = {"schedule": list, "preempted": list}
+
+COUNTS: dict[str, type] = {"free": int, "waiting": int, "running": int}
+"""What a ``schedule`` line may leave out."""
+
+UPDATE: dict[str, type] = {"tokens": list, "finished": list}
+
+U32 = 2**32 - 1
+I64 = 2**63 - 1
+
+RANGES: dict[str, tuple[float, float]] = {
+    "block_size": (1, U32),
+    "num_gpu_blocks": (2, U32),
+    "max_model_len": (1, U32),
+    "max_num_seqs": (1, U32),
+    "max_num_batched_tokens": (1, U32),
+    "long_prefill_token_threshold": (0, U32),
+    "watermark": (0, 1),
+    "id": (0, I64),
+    "prompt": (1, U32),
+    "max_tokens": (1, U32),
+    "priority": (-I64 - 1, I64),
+    "arrival": (0, I64 // 10**9),
+    "blocks": (0, I64),
+    "schedule": (0, I64),
+    "preempted": (0, I64),
+    "free": (0, U32),
+    "waiting": (0, U32),
+    "running": (0, U32),
+    "tokens": (0, I64),
+    "finished": (0, I64),
+}
+"""Least and most of a number, or of the numbers in a list."""
+
+ROW_LENGTH = 3
+"""Numbers in a row of ``schedule``."""
+
 FIELDS: dict[str, tuple[str, ...]] = {
     "header": ("header",),
     "add": ("add",),
     "schedule": ("schedule", "preempted", "free", "waiting", "running"),
-    "update": ("tokens", "finished"),
+    "update": ("update",),
 }
-"""What a line of each kind may hold (of an ``update``, what its object may)."""
+"""What a line of each kind may hold."""
 
 ARRIVAL_UNITS_PER_SECOND = 1_000_000_000
 """Arrivals are compared as whole nanoseconds, the simulator's clock."""
@@ -131,6 +168,10 @@ def read_trace(path: Path) -> DecisionTrace:
             raise WorkloadError(f"decision trace {path} line {line.number}: a second header")
         if line.kind == "add":
             _check_fields(path, line.number, line.content["add"], ADD, optional={"blocks": list})
+        elif line.kind == "schedule":
+            _check_fields(path, line.number, line.content, SCHEDULE, optional=COUNTS)
+        else:
+            _check_fields(path, line.number, line.content["update"], UPDATE, optional={})
     return DecisionTrace(path, header, tuple(lines[1:]))
 
 
@@ -157,16 +198,16 @@ def _parse_line(path: Path, number: int, text: str) -> Line:
     where = f"decision trace {path} line {number}"
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise WorkloadError(f"{where} is not a JSON object: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise WorkloadError(f"{where} is not a JSON object: {reason}") from None
     kinds = ("header", "add", "schedule", "update")
     kind = next((kind for kind in kinds if isinstance(content, dict) and kind in content), None)
     if kind is None:
         raise WorkloadError(f"{where}: expected one of {', '.join(kinds)}")
     if kind != "schedule" and not isinstance(content[kind], dict):
         raise WorkloadError(f"{where}: {kind} must be an object")
-    own = content[kind] if kind == "update" else content
-    for name in own:
+    for name in content:
         if name not in FIELDS[kind]:
             raise WorkloadError(f"{where}: {unknown_name('field', name, FIELDS[kind])}")
     return Line(number, kind, content)
@@ -185,10 +226,41 @@ def _check_fields(
     for name, value in found.items():
         if name not in known:
             raise WorkloadError(f"{where}: {unknown_name('field', name, known)}")
-        kind = known[name]
-        fits = isinstance(value, (int, float) if kind is float else kind)
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            raise WorkloadError(f"{where}: {name}={value!r} must be of type {kind.__name__}")
+        _check_value(where, name, value, known[name])
     missing = [name for name in required if name not in found]
     if missing:
         raise WorkloadError(f"{where}: {', '.join(missing)} missing")
+
+
+def _check_value(where: str, name: str, value: Any, kind: type) -> None:
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise WorkloadError(f"{where}: {name}={_short(value)} must be of type {kind.__name__}")
+    if name == "schedule":
+        for row in value:
+            if not isinstance(row, list) or len(row) != ROW_LENGTH:
+                raise WorkloadError(
+                    f"{where}: schedule holds {_short(row)}: a row is [id, tokens computed before, "
+                    "tokens scheduled]"
+                )
+            _check_numbers(where, name, row)
+    elif kind is list:
+        _check_numbers(where, name, value)
+    elif name in RANGES:
+        least, most = RANGES[name]
+        if not least <= value <= most:
+            raise WorkloadError(f"{where}: {name}={_short(value)} must be from {least} to {most}")
+
+
+def _check_numbers(where: str, name: str, values: list[Any]) -> None:
+    least, most = RANGES[name]
+    for value in values:
+        if type(value) is not int or not least <= value <= most:
+            raise WorkloadError(
+                f"{where}: {name} holds {_short(value)}: it must hold whole numbers from {least} "
+                f"to {most}"
+            )
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:80]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from llm_inference_simulator._core import SchedulerReplay
-from llm_inference_simulator.errors import SimulatorError, WorkloadError
+from llm_inference_simulator.errors import ConfigError, SimulatorError, WorkloadError
 from vllm_benchmarks.decision_traces import (
     ARRIVAL_UNITS_PER_SECOND,
     DecisionTrace,
@@ -104,7 +104,10 @@ def compare(trace: DecisionTrace) -> Comparison:
 
     Raises :class:`WorkloadError` where the trace asks for what no scheduler can do.
     """
-    replayer = Replayer(trace)
+    try:
+        replayer = Replayer(trace)
+    except (ValueError, ConfigError) as error:
+        raise WorkloadError(f"decision trace {trace.path} line 1: {error}") from None
     compared = sum(line.kind != "add" for line in trace.lines)
     before: deque[Line] = deque(maxlen=LINES_OF_CONTEXT)
     equal = 0

@@ -96,12 +96,16 @@ def saturation_warning(columns: Columns, now_ns: int, max_concurrency: int | Non
     found = find_saturation(columns, now_ns)
     if found is None:
         return None
+    started = (
+        f"only {found.sustained_rate:.4g} requests/s were started"
+        if found.sustained_rate
+        else "none was started in the second half of the arrivals"
+    )
     return (
-        f"saturated: {found.offered_rate:.4g} requests/s arrived but only "
-        f"{found.sustained_rate:.4g} requests/s were started, so the queue grew from "
-        f"{found.depth_middle:,.0f} to {found.depth_end:,.0f} requests and latencies depend on how "
-        "long the load lasts; lower the request rate, add engines (--data-parallel-size) or limit "
-        "the load with --max-concurrency"
+        f"saturated: {found.offered_rate:.4g} requests/s arrived but {started}, so the queue "
+        f"grew from {found.depth_middle:,.0f} to {found.depth_end:,.0f} requests and latencies "
+        "depend on how long the load lasts; lower the request rate, add engines "
+        "(--data-parallel-size) or limit the load with --max-concurrency"
     )
 
 

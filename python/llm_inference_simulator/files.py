@@ -91,25 +91,59 @@ def _parse_yaml(text: str, path: Path, what: str, error: type[SimulatorError]) -
         raise error(f"{what} {path} is not valid YAML: {problem}{where}") from None
 
 
+def real_path(path: Path) -> Path:
+    """Return the file that ``path`` leads to through symbolic links, whether it exists or not."""
+    return Path(os.path.realpath(path))
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether ``path`` takes bytes as they come: a device, a FIFO, or a name of an open file.
+
+    ``/dev/stdout`` counts even where it is redirected to a regular file.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return True
+    name = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link
+    descriptor = name.parent.name == "fd" and name.parts[1] in ("dev", "proc")
+    return descriptor or str(name) in ("/dev/stdout", "/dev/stderr")
+
+
 def check_writable(path: Path, flag: str) -> None:
     """Refuse an output path that could not be written, before the work that fills it is done."""
     if path.is_dir():
         raise ConfigError(f"{flag} {path} is a folder: give a file name")
-    parent = path.parent
-    if not parent.is_dir():
-        raise ConfigError(f"{flag} {path}: folder {parent} does not exist: create it first")
-    try:
-        with tempfile.NamedTemporaryFile(dir=parent, prefix=f".{path.name}."):
-            pass
-    except OSError as cause:
-        raise ConfigError(f"{flag} {path} cannot be written: {cause.strerror}") from None
+    target = real_path(path)
+    if not is_stream(path):
+        _check_folder(path, target, flag)
     if path.exists() and not os.access(path, os.W_OK):
         raise ConfigError(f"{flag} {path} cannot be written: it is read-only")
 
 
+def _check_folder(path: Path, target: Path, flag: str) -> None:
+    if target.is_symlink():
+        raise ConfigError(f"{flag} {path} is a symbolic link that leads in a circle: remove it")
+    parent = target.parent
+    if not parent.is_dir():
+        shown = parent if path.is_symlink() else path.parent
+        raise ConfigError(f"{flag} {path}: folder {shown} does not exist: create it first")
+    try:
+        with tempfile.NamedTemporaryFile(dir=parent, prefix=f".{target.name}."):
+            pass
+    except OSError as cause:
+        raise ConfigError(f"{flag} {path} cannot be written: {cause.strerror}") from None
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that replaces it when the block ends well."""
+    """Yield a temporary path that replaces the file ``path`` when the block ends well.
+
+    A symbolic link stays one: what it leads to is replaced. What is no regular file (a device, a
+    FIFO, ``/dev/stdout``) is never replaced: its own path is yielded, to be written straight.
+    """
+    if is_stream(path):
+        yield path
+        return
+    path = real_path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

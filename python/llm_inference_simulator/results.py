@@ -341,13 +341,17 @@ class SimulationResult:
         """Write ``requests`` as .parquet or .csv, one row per request."""
         tables.write_table(self.requests, Path(path), "requests table")
 
-    def write_decisions(self, path: str | Path) -> None:
-        """Write every scheduling decision in the format of recorded vLLM decisions."""
+    def write_decisions(self, path: str | Path) -> list[Path]:
+        """Write every scheduling decision in the format of recorded vLLM decisions.
+
+        Returns the files: one for each engine, x.engine0.jsonl, x.engine1.jsonl, … where there are
+        several.
+        """
         if self.decisions is None:
             raise ConfigError(
                 "decisions were not recorded: run simulate(..., record_decisions=True)"
             )
-        self.decisions.write(Path(path))
+        return self.decisions.write(Path(path))
 
     def write_steps(self, path: str | Path) -> None:
         """Write ``steps`` as .parquet or .csv, one row per engine step."""

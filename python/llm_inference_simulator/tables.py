@@ -46,9 +46,15 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: Path, flag: str) -> N
     check_table_path(path, flag)
     with atomic_path(path) as temporary:
         if path.suffix.casefold() == ".parquet":
-            importlib.import_module("pyarrow.parquet").write_table(to_arrow(columns), temporary)
+            _write_parquet(columns, temporary)
         else:
             _write_csv(columns, temporary)
+
+
+def _write_parquet(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
+    # An open file and not its name: pyarrow removes a named file, were it a FIFO, when it fails.
+    with path.open("wb") as file:
+        importlib.import_module("pyarrow.parquet").write_table(to_arrow(columns), file)
 
 
 def _write_csv(columns: Mapping[str, NDArray[Any]], path: Path) -> None:

@@ -146,6 +146,12 @@ def test_values_outside_their_range(
         pytest.param(["--fail-on", "p99_ttft_ms"], ["METRIC OPERATOR NUMBER"], id="fail-on"),
         pytest.param(["--fail-on", "p99_tfft_ms>5"], ["'p99_ttft_ms'"], id="fail-on metric"),
         pytest.param(["--save-detailed"], ["--output"], id="detailed"),
+        pytest.param(["--goodput", "ttft:-1"], ["error: --goodput ttft=-1.0: "], id="objective"),
+        pytest.param(
+            ["--metric-percentiles", "50,101"],
+            ["error: --metric-percentiles=101.0: "],
+            id="percentile",
+        ),
     ],
 )
 def test_conflicts(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

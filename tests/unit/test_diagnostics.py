@@ -151,3 +151,12 @@ def test_a_healthy_run_gives_no_warning() -> None:
     assert diagnostics.preemption_warning(requests) is None
     assert diagnostics.rejection_warning(requests, asked, max_model_len=4096) is None
     assert diagnostics.truncation_warning(requests, asked, max_model_len=4096) is None
+
+
+def test_a_queue_from_which_none_was_started_is_worded_without_a_rate() -> None:
+    arrival = np.arange(100) * MS
+    admitted = np.where(np.arange(100) < 2, arrival, -1)
+    requests = columns(arrival_ns=arrival, admitted_ns=admitted, status=np.zeros(100))
+    warning = diagnostics.saturation_warning(requests, 100 * MS, None)
+    assert warning is not None
+    assert "but none was started in the second half of the arrivals, so" in warning

@@ -68,6 +68,14 @@ HEADER = {"header": lines_of(TINY)[0]["header"]}
 ADD = {"add": {"id": 0, "prompt": 8, "max_tokens": 2, "priority": 0, "arrival": 0.0}}
 
 
+def header(**changes: Any) -> dict[str, Any]:
+    return {"header": {**HEADER["header"], **changes}}
+
+
+def addition(**changes: Any) -> dict[str, Any]:
+    return {"add": {**ADD["add"], **changes}}
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -83,6 +91,30 @@ ADD = {"add": {"id": 0, "prompt": 8, "max_tokens": 2, "priority": 0, "arrival": 
         ([HEADER, {"update": {"tokens": [], "finished": []}}], "line 2: no scheduled step"),
         ([HEADER, {"add": {**ADD["add"], "prompt": 10**6}}], "line 2: request 0 would be refused"),
         ([HEADER, {"schedule": [], "fre": 3}], "'fre'; did you mean 'free'"),
+        ([header(block_size=10**12)], "line 1: block_size=1000000000000 must be from 1"),
+        ([header(block_size=0)], "line 1: block_size=0 must be from 1"),
+        ([header(watermark=float("nan"))], "line 1: watermark=nan must be from 0 to 1"),
+        ([header(scheduling_policy="lifo")], "line 1: scheduling_policy="),
+        (
+            [header(enable_chunked_prefill=False, max_num_batched_tokens=1)],
+            "line 1: max_num_batched_tokens=1",
+        ),
+        ([HEADER, addition(prompt=-1)], "line 2: prompt=-1 must be from 1"),
+        ([HEADER, addition(prompt=10**15)], "line 2: prompt=1000000000000000 must be from 1"),
+        ([HEADER, addition(arrival=-1.0)], "line 2: arrival=-1.0 must be from 0"),
+        ([HEADER, addition(arrival=float("inf"))], "line 2: arrival=inf must be from 0"),
+        ([HEADER, addition(priority=2**63)], "line 2: priority="),
+        ([HEADER, addition(blocks=["x"])], "line 2: blocks holds 'x'"),
+        ([HEADER, addition(blocks=[2**63])], "line 2: blocks holds 9223372036854775808"),
+        ([HEADER, {"update": {"tokens": []}}], "line 2: finished missing"),
+        ([HEADER, {"update": {"tokens": [], "finished": 3}}], "finished=3 must be of type list"),
+        ([HEADER, {"update": {"tokens": [], "finished": ["a"]}}], "line 2: finished holds 'a'"),
+        ([HEADER, {"update": {"tokens": [], "finished": []}, "free": 1}], "unknown field 'free'"),
+        ([HEADER, {"schedule": []}], "line 2: preempted missing"),
+        ([HEADER, {"schedule": [[0, 1]], "preempted": []}], "line 2: schedule holds [0, 1]"),
+        ([HEADER, {"schedule": [[0, 0, "a"]], "preempted": []}], "line 2: schedule holds 'a'"),
+        ([HEADER, {"schedule": [], "preempted": [], "free": -1}], "line 2: free=-1 must be from"),
+        ([HEADER, {"schedule": [], "preempted": [True]}], "line 2: preempted holds True"),
     ],
 )
 def test_bad_traces_are_refused_with_their_line(

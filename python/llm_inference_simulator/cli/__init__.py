@@ -10,7 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llm_inference_simulator.cli.streams import drop_stdout, tolerate_unknown_letters
+from llm_inference_simulator.cli.streams import (
+    drop_stdout,
+    open_missing_streams,
+    tolerate_unknown_letters,
+)
 from llm_inference_simulator.errors import (
     ConfigError,
     SimulationError,
@@ -28,27 +32,32 @@ EXIT_INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program on ``argv`` (default: the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    open_missing_streams()
     tolerate_unknown_letters()
     try:
         code = _dispatch(words)
         sys.stdout.flush()
-    except SystemExit as exit_:  # argparse's --help
-        return exit_.code if isinstance(exit_.code, int) else 0
     except SimulatorError as error:
         _say(f"error: {error}")
         return EXIT_INTERNAL if isinstance(error, SimulationError) else EXIT_BAD_INPUT
     except KeyboardInterrupt:
         _say("interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        drop_stdout()
-        return 0
+    except OSError as error:
+        return _stdout_error(error, words)
     except Exception as error:  # the last resort: a message instead of a traceback
         return _internal_error(error, words)
     return code
 
 
 def _dispatch(words: list[str]) -> int:
+    try:
+        return _run_command(words)
+    except SystemExit as exit_:  # argparse's --help
+        return exit_.code if isinstance(exit_.code, int) else 0
+
+
+def _run_command(words: list[str]) -> int:
     command = words[0] if words and not words[0].startswith("-") else None
     if command is None or command == "run":
         return _run(words[1:] if command else words)
@@ -85,6 +94,17 @@ def _catalogue_command(command: str, words: list[str]) -> int:
     arguments = parser.parse_all(words)
     handler: Callable[[argparse.Namespace], int | None] = arguments.run
     return handler(arguments) or 0
+
+
+def _stdout_error(error: OSError, words: list[str]) -> int:
+    """Tell what kept standard output from being written; a reader that has left is no error."""
+    if error.filename is not None or error.strerror is None:
+        return _internal_error(error, words)
+    drop_stdout()
+    if isinstance(error, BrokenPipeError):
+        return 0
+    _say(f"error: standard output cannot be written: {error.strerror}")
+    return EXIT_BAD_INPUT
 
 
 def _internal_error(error: Exception, words: list[str]) -> int:

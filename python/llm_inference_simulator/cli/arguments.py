@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -32,6 +33,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the parser's complaint as ours."""
         raise ConfigError(message.removeprefix("argument "))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse says nothing where help cannot be written.
+        (file or sys.stdout).write(message)
 
     def parse_all(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse ``argv``; an unknown flag or a stray word is an error."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_inference_simulator.cli.fail_on import parse_conditions
 from llm_inference_simulator.cli.run_config import build_config
 from llm_inference_simulator.cli.streams import drop_stdout
+from llm_inference_simulator.decisions import decision_paths
 from llm_inference_simulator.errors import ConfigError
-from llm_inference_simulator.files import check_writable
+from llm_inference_simulator.files import check_writable, is_stream, real_path
 from llm_inference_simulator.metrics import percentile_name
 from llm_inference_simulator.simulation import SimulationInterrupted, simulate
 from llm_inference_simulator.tables import check_table_path
@@ -41,7 +43,7 @@ _INPUTS = {
 def run(flags: Mapping[str, Any]) -> int:
     """Simulate what ``flags`` describe and return the exit code."""
     config = build_config(flags)
-    check_outputs(flags)
+    check_outputs(flags, config.cluster.n_engines)
     conditions = parse_conditions(
         flags.get("command.fail_on", ()),
         percentile_names=[percentile_name(p) for p in config.measurement.metric_percentiles],
@@ -57,16 +59,23 @@ def run(flags: Mapping[str, Any]) -> int:
         )
     except SimulationInterrupted as interruption:
         return _finish_interrupted(interruption.result, flags)
-    write_outputs(result, flags)
+    quiet = quiet or _fills_stdout(flags)
+    written: list[str] = []
+    try:
+        write_outputs(result, flags, written)
+    except KeyboardInterrupt:
+        return _finish_unwritten(result, flags, written)
     summary = result.summary()
     violations = [text for condition in conditions if (text := condition.violation(summary))]
     _show(result, summary, quiet=quiet)
+    if not quiet and config.cluster.n_engines > 1 and "command.decisions_output" in flags:
+        print(f"\ndecisions: {', '.join(written[-config.cluster.n_engines :])}")
     for text in violations:
         print(text, file=sys.stderr)
     return EXIT_FAIL_ON if violations else 0
 
 
-def check_outputs(flags: Mapping[str, Any]) -> None:
+def check_outputs(flags: Mapping[str, Any], n_engines: int) -> None:
     """Refuse outputs that could not be written, or would overwrite one another or an input."""
     if flags.get("command.save_detailed") and "command.output" not in flags:
         raise ConfigError("--save-detailed needs --output: it adds arrays to that file")
@@ -74,47 +83,119 @@ def check_outputs(flags: Mapping[str, Any]) -> None:
     for place, flag in _INPUTS.items():
         value = flags.get(place)
         if value is not None and Path(value).is_file():
-            taken[Path(value).resolve()] = flag
+            taken[real_path(Path(value))] = flag
     for place, flag in _OUTPUTS.items():
         value = flags.get(place)
         if value is None:
             continue
-        path = Path(value)
-        other = taken.setdefault(path.resolve(), flag)
-        if other != flag:
-            raise ConfigError(f"{other} and {flag} name the same file {path}: give two names")
-        if place in ("command.requests_output", "command.steps_output"):
-            check_table_path(path, flag)
-        check_writable(path, flag)
+        for path in _targets(place, Path(value), n_engines):
+            # A device or a pipe takes what comes; nothing in it is overwritten.
+            other = flag if is_stream(path) else taken.setdefault(real_path(path), flag)
+            if other != flag:
+                raise ConfigError(f"{other} and {flag} name the same file {path}: give two names")
+            if place in ("command.requests_output", "command.steps_output"):
+                check_table_path(path, flag)
+            check_writable(path, flag)
 
 
-def write_outputs(result: SimulationResult, flags: Mapping[str, Any]) -> list[str]:
-    """Write the files that were asked for; return their names."""
-    written = []
-    if output := flags.get("command.output"):
-        result.write_json(output, detailed=flags.get("command.save_detailed", False))
-        written.append(output)
-    if requests_output := flags.get("command.requests_output"):
-        result.write_requests(requests_output)
-        written.append(requests_output)
-    if steps_output := flags.get("command.steps_output"):
-        result.write_steps(steps_output)
-        written.append(steps_output)
-    if decisions_output := flags.get("command.decisions_output"):
-        result.write_decisions(decisions_output)
-        written.append(decisions_output)
+def _targets(place: str, path: Path, n_engines: int) -> list[Path]:
+    """Files that the flag of ``place`` really writes."""
+    if place != "command.decisions_output" or n_engines == 1:
+        return [path]
+    if is_stream(path):
+        raise ConfigError(
+            f"--decisions-output {path} is not a regular file, but each of the {n_engines} engines "
+            "has a file of its own: give a file name"
+        )
+    return decision_paths(path, n_engines)
+
+
+def write_outputs(
+    result: SimulationResult, flags: Mapping[str, Any], written: list[str] | None = None
+) -> list[str]:
+    """Write the files that were asked for; return their names.
+
+    ``written`` gets each name as soon as its file is whole, for callers that may be interrupted.
+    """
+    written = [] if written is None else written
+    detailed = flags.get("command.save_detailed", False)
+    _write(
+        "command.output", flags, lambda path: result.write_json(path, detailed=detailed), written
+    )
+    _write("command.requests_output", flags, result.write_requests, written)
+    _write("command.steps_output", flags, result.write_steps, written)
+    _write("command.decisions_output", flags, result.write_decisions, written)
     return written
 
 
-def _finish_interrupted(result: SimulationResult, flags: Mapping[str, Any]) -> int:
-    written = write_outputs(result, flags)
-    kept = f"; wrote {', '.join(written)}, marked incomplete" if written else ""
-    answered = int((result.requests["status"] != 0).sum())
-    print(
-        f"interrupted after {answered} of {len(result.requests['status'])} requests{kept}",
-        file=sys.stderr,
-    )
+def _write(
+    place: str,
+    flags: Mapping[str, Any],
+    write: Callable[[Path], list[Path] | None],
+    written: list[str],
+) -> None:
+    """Write one output, if it was asked for, and note the names of its files."""
+    value = flags.get(place)
+    if value is None:
+        return
+    try:
+        paths = write(Path(value))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{_OUTPUTS[place]} {value} cannot be written: {reason}") from None
+    written += map(str, paths or [value])
+
+
+def _write_summary(result: SimulationResult, flags: Mapping[str, Any], written: list[str]) -> None:
+    """Write the JSON without arrays, which takes no time, unless --output is there already."""
+    if flags.get("command.output") not in written:
+        _write("command.output", flags, result.write_json, written)
+
+
+def _finish_unwritten(
+    result: SimulationResult, flags: Mapping[str, Any], written: list[str]
+) -> int:
+    """End after Ctrl-C while the outputs of a finished run were written."""
+    whole = flags.get("command.output") in written
+    _write_summary(result, flags, written)
+    _say_interrupted("interrupted while writing a finished run", flags, written, detailed=whole)
     return EXIT_INTERRUPTED
+
+
+def _finish_interrupted(result: SimulationResult, flags: Mapping[str, Any]) -> int:
+    """End after Ctrl-C in the event loop: all but the summary may take minutes to write."""
+    written: list[str] = []
+    _write_summary(result, flags, written)
+    answered = int((result.requests["status"] != 0).sum())
+    happened = f"interrupted after {answered} of {len(result.requests['status'])} requests"
+    _say_interrupted(happened, flags, written, detailed=False, mark=", marked incomplete")
+    return EXIT_INTERRUPTED
+
+
+def _say_interrupted(
+    happened: str, flags: Mapping[str, Any], written: list[str], *, detailed: bool, mark: str = ""
+) -> None:
+    """Tell on stderr what was written and what was left out."""
+    left_out = [
+        f"{flag} {flags[place]}"
+        for place, flag in _OUTPUTS.items()
+        if place in flags and flags[place] not in written
+    ]
+    if flags.get("command.save_detailed") and not detailed:
+        left_out.insert(0, "the arrays of --save-detailed")
+    kept = f"; wrote {', '.join(written)}{mark}" if written else ""
+    missing = f"; left out: {', '.join(left_out)}" if left_out else ""
+    print(happened + kept + missing, file=sys.stderr)
+
+
+def _fills_stdout(flags: Mapping[str, Any]) -> bool:
+    """Tell whether an output is standard output itself: a summary would spoil what it gets."""
+    paths = [Path(flags[place]) for place in _OUTPUTS if place in flags]
+    try:
+        stdout = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):  # replaced by an object without a descriptor
+        return False
+    return any(is_stream(path) and os.path.samestat(stdout, path.stat()) for path in paths)
 
 
 def _show(result: SimulationResult, summary: Mapping[str, Any], *, quiet: bool) -> None:

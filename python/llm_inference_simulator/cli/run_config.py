@@ -85,8 +85,10 @@ def _name_flags(message: str, flags: Mapping[str, Any], config_file: str | None)
     """Word a validator's message in the flags that were given, for it speaks of fields."""
     message = message.removeprefix(": ")
     for place, flag in flags.get(SPELLINGS, {}).items():
-        field = re.compile(rf"(?<![\w.]){re.escape(place)}=")
+        # An objective of --goodput and a number of --metric-percentiles have places inside.
+        field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.(?:\d+|(\w+)))?=")
         if field.search(message):
             # The value came from the flag, not from the file that opens the message.
-            return field.sub(f"{flag}=", message.removeprefix(f"{config_file}: "))
+            message = message.removeprefix(f"{config_file}: ")
+            return field.sub(rf"{flag} \1=", message).replace(f"{flag} =", f"{flag}=")
     return message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llm_inference_simulator.cli.arguments import (
@@ -38,52 +39,452 @@ exit codes
   0 done, 1 internal error, 2 bad input, 3 --fail-on holds, 130 interrupted"""
 
 
-class Group:
-    """One titled group of flags; values that are not given leave no trace."""
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag with a value for ``section.field``: by default of its group, of its first name."""
 
-    def __init__(self, parser: Parser, title: str, section: str | None = None) -> None:
-        self._group = parser.add_argument_group(title)
-        self._section = section
+    names: str
+    """All spellings, with spaces between."""
+    kind: Callable[[str], Any]
+    value: str
+    text: str
+    field: str | None = None
+    section: str | None = None
+    action: str | type[argparse.Action] = StoreOnce
+    nargs: str | None = None
 
-    def add(
-        self,
-        *names: str,
-        kind: Callable[[str], Any] = str,
-        value: str,
-        text: str,
-        field: str | None = None,
-        section: str | None = None,
-        **options: Any,
-    ) -> None:
-        """Add a flag with a value for ``section.field`` (by default: of the group, of its name)."""
-        field = field or names[0].removeprefix("--").replace("-", "_")
-        place = self._section if section is None else section
-        options.setdefault("action", StoreOnce)
-        self._group.add_argument(
+    def add_to(self, group: argparse._ArgumentGroup, section: str) -> None:
+        """Add the flag; one that is not given leaves no trace."""
+        names = self.names.split()
+        field = self.field or _field_of(names[0])
+        options = {} if self.nargs is None else {"nargs": self.nargs}
+        group.add_argument(
             *names,
-            dest=f"{place}.{field}" if place else field,
-            type=kind,
-            metavar=value,
-            help=text.replace("%", "%%"),
+            dest=_place(section if self.section is None else self.section, field),
+            type=self.kind,
+            metavar=self.value,
+            help=self.text.replace("%", "%%"),
             default=argparse.SUPPRESS,
-            **options,
+            action=self.action,
+            **options,  # type: ignore[arg-type]
         )
 
-    def add_switch(self, name: str, text: str, *, negatable: bool = False) -> None:
-        """Add a flag without a value; ``negatable`` ones also come as ``--no-…``."""
-        field = name.removeprefix("--").replace("-", "_")
-        action: Any = argparse.BooleanOptionalAction if negatable else "store_true"
-        self._group.add_argument(
-            name,
-            dest=f"{self._section}.{field}" if self._section else field,
-            action=action,
-            help=text,
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A flag without a value; a ``negatable`` one also comes as ``--no-…``."""
+
+    name: str
+    text: str
+    negatable: bool = False
+
+    def add_to(self, group: argparse._ArgumentGroup, section: str) -> None:
+        """Add the switch; one that is not given leaves no trace."""
+        group.add_argument(
+            self.name,
+            dest=_place(section, _field_of(self.name)),
+            action=argparse.BooleanOptionalAction if self.negatable else "store_true",
+            help=self.text,
             default=argparse.SUPPRESS,
         )
 
-    def add_help(self) -> None:
-        """Add ``-h`` and ``--help``, which print the parser's help and exit."""
-        self._group.add_argument("-h", "--help", action="help", help="print this help and exit")
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One titled group of flags, most of them for one section of the configuration."""
+
+    title: str
+    section: str
+    flags: tuple[Flag | Switch, ...]
+
+
+def _field_of(name: str) -> str:
+    return name.removeprefix("--").replace("-", "_")
+
+
+def _place(section: str, field: str) -> str:
+    return f"{section}.{field}" if section else field
+
+
+def _batching_strategy(text: str) -> str:
+    return "static" if text == "greedy" else text
+
+
+_WHAT_RUNS = Group(
+    "what runs",
+    "cluster",
+    (
+        Flag(
+            "--config",
+            str,
+            "FILE",
+            "the whole configuration, YAML or JSON",
+            field="config_file",
+            section="command",
+        ),
+        Flag("--model", str, "NAME", "catalogue name, config.json or its folder", section=""),
+        Flag("--xpu", str, "NAME", "accelerator: catalogue name or YAML file", section=""),
+        Flag(
+            "--n-xpus-per-node",
+            whole_number,
+            "N",
+            "accelerators in a node (default: what the engines need)",
+        ),
+        Flag("--n-nodes", whole_number, "N", "nodes (default: 1)"),
+        Flag(
+            "--tensor-parallel-size -tp --tp",
+            whole_number,
+            "N",
+            "accelerators per engine (default: 1)",
+        ),
+        Flag(
+            "--data-parallel-size -dp --dp",
+            whole_number,
+            "N",
+            "engines (default: as many as the accelerators allow)",
+        ),
+        Flag("--router", str, "POLICY", "round_robin or least_outstanding (default: round_robin)"),
+        Flag(
+            "--dtype",
+            str,
+            "TYPE",
+            "auto, bfloat16 or float16 (default: auto, the model's own)",
+            section="engine",
+        ),
+        Flag(
+            "--quantization -q",
+            str,
+            "FORMAT",
+            "weights as fp8, int8 or int4 (default: the model's own)",
+            section="engine",
+        ),
+        Flag(
+            "--kv-cache-dtype",
+            str,
+            "TYPE",
+            "auto, bfloat16, float16 or fp8 (default: auto)",
+            section="engine",
+        ),
+    ),
+)
+
+_ENGINE = Group(
+    "engine",
+    "engine",
+    (
+        Flag(
+            "--max-num-seqs",
+            token_count,
+            "N",
+            "most requests that run together in an engine (default: 256)",
+        ),
+        Flag(
+            "--max-num-batched-tokens",
+            token_count,
+            "TOKENS",
+            "most tokens in a step (default: 8192)",
+        ),
+        Flag(
+            "--max-model-len",
+            token_count,
+            "TOKENS",
+            "longest prompt + output (default: the model's context, if it fits)",
+        ),
+        Flag(
+            "--gpu-memory-utilization",
+            real,
+            "SHARE",
+            "share of accelerator memory that the engine may use (default: 0.9)",
+        ),
+        Flag("--block-size", whole_number, "TOKENS", "tokens in a KV block (default: 16)"),
+        Flag(
+            "--num-gpu-blocks-override",
+            token_count,
+            "BLOCKS",
+            "KV blocks of an engine (default: what memory holds)",
+        ),
+        Switch(
+            "--enable-prefix-caching",
+            "find blocks of earlier prompts (default: on)",
+            negatable=True,
+        ),
+        Switch(
+            "--enable-chunked-prefill",
+            "split long prompts over steps (default: on)",
+            negatable=True,
+        ),
+        Flag(
+            "--long-prefill-token-threshold",
+            token_count,
+            "TOKENS",
+            "most tokens of one request in a step; 0: no limit (default: 0)",
+        ),
+        Switch(
+            "--long-prefill-token-threshold-adaptive",
+            "raise that to max-num-batched-tokens / requests (default: off)",
+            negatable=True,
+        ),
+        Flag("--scheduling-policy", str, "NAME", "fcfs or priority, lower first (default: fcfs)"),
+        Switch(
+            "--scheduler-reserve-full-isl",
+            "admit only what fits with its whole prompt (default: on)",
+            negatable=True,
+        ),
+        Flag(
+            "--watermark",
+            real,
+            "SHARE",
+            "share of KV blocks that admission leaves free (default: 0)",
+        ),
+        Switch(
+            "--async-scheduling",
+            "decide a step while the one before runs (default: on)",
+            negatable=True,
+        ),
+        Flag(
+            "--scheduling-overhead-ms",
+            real,
+            "MS",
+            "host time before a step, hidden by async scheduling (default: 0)",
+        ),
+        Flag(
+            "--batching-strategy",
+            _batching_strategy,
+            "NAME",
+            "continuous, static (alias greedy) or windowed (default: continuous)",
+        ),
+        Flag(
+            "--max-batch-size",
+            token_count,
+            "N",
+            "further bound on requests that run together (default: none)",
+        ),
+        Flag(
+            "--batch-window-ms",
+            real,
+            "MS",
+            "windowed batching: longest wait for a full batch (default: 100)",
+        ),
+    ),
+)
+
+_FRONT_END = Group(
+    "front end",
+    "front_end",
+    (
+        Flag(
+            "--request-latency-ms",
+            real,
+            "MS",
+            "from client to engine: HTTP, tokenising (default: 0)",
+        ),
+        Flag(
+            "--response-latency-ms", real, "MS", "from the end of a step to the client (default: 0)"
+        ),
+    ),
+)
+
+_PERFORMANCE = Group(
+    "performance",
+    "performance",
+    (
+        Flag(
+            "--performance-model",
+            str,
+            "NAME",
+            "roofline or vllm_roofline (default: vllm_roofline with calibration data, else "
+            "roofline)",
+        ),
+        Flag("--calibration-data", str, "FILE", "calibration file (default: none)"),
+        Flag(
+            "--all-reduce",
+            str,
+            "NAME",
+            "ring, tree or auto, the faster for each payload (default: auto)",
+        ),
+    ),
+)
+
+_LOAD = Group(
+    "load: when requests arrive",
+    "workload",
+    (
+        Flag(
+            "--arrival-rate --request-rate",
+            real,
+            "PER_S",
+            "requests per second, or inf (default: a trace's own times, else inf: all at once)",
+            field="request_rate",
+        ),
+        Flag(
+            "--burstiness",
+            real,
+            "SHAPE",
+            "1: Poisson; below: burstier; inf: constant gaps (default: 1)",
+        ),
+        Flag(
+            "--num-prompts",
+            token_count,
+            "N",
+            "requests (default: 1000, or what --duration or the trace gives)",
+        ),
+        Flag(
+            "--duration",
+            real,
+            "S",
+            "seconds in which requests arrive (default: until --num-prompts have)",
+        ),
+        Flag(
+            "--max-concurrency",
+            token_count,
+            "N",
+            "closed loop: most requests unanswered at once (default: no limit)",
+        ),
+        Flag(
+            "--warm-up",
+            real,
+            "S",
+            "seconds at the start whose arrivals are not counted (default: 0)",
+            section="measurement",
+        ),
+    ),
+)
+
+_LENGTHS = Group(
+    "load: how long they are (one source)",
+    "workload",
+    (
+        Flag("--random-input-len", token_count, "TOKENS", "prompt length (default: 1024)"),
+        Flag("--random-output-len", token_count, "TOKENS", "output length (default: 128)"),
+        Flag(
+            "--random-range-ratio",
+            real,
+            "R",
+            "lengths uniform within a share R of these, 0 <= R < 1 (default: 0)",
+        ),
+        Flag(
+            "--random-prefix-len",
+            token_count,
+            "TOKENS",
+            "shared prefix before each prompt (default: 0)",
+        ),
+        Flag(
+            "--random-num-prefixes",
+            token_count,
+            "N",
+            "different prefixes, one of them before each prompt (default: 1)",
+        ),
+        Flag(
+            "--random-prompts-per-prefix",
+            token_count,
+            "N",
+            "different prompts per prefix, asked again and again (default: all new)",
+        ),
+        Flag(
+            "--avg-input-length",
+            real,
+            "TOKENS",
+            "mean of log-normal prompt lengths (default: not log-normal)",
+        ),
+        Flag(
+            "--max-input-length",
+            token_count,
+            "TOKENS",
+            "longest prompt drawn (log-normal) or kept from --trace (default: no limit)",
+        ),
+        Flag(
+            "--avg-output-length",
+            real,
+            "TOKENS",
+            "mean of log-normal output lengths (default: not log-normal)",
+        ),
+        Flag(
+            "--max-output-length",
+            token_count,
+            "TOKENS",
+            "longest output drawn (log-normal) or kept from --trace (default: no limit)",
+        ),
+        Flag(
+            "--trace",
+            str,
+            "FILE",
+            "arrival times and lengths: a file or the name of a shipped trace",
+        ),
+        Flag(
+            "--trace-format",
+            str,
+            "NAME",
+            "auto, azure, mooncake, burstgpt, sharegpt, servegen, vidur or vllm-bench "
+            "(default: auto)",
+        ),
+        Flag(
+            "--trace-block-size",
+            token_count,
+            "TOKENS",
+            "tokens that a hash id of the trace stands for (default: 512)",
+        ),
+        Flag("--trace-speedup", real, "FACTOR", "divide the trace's times by this (default: 1)"),
+        Flag(
+            "--lengths-from",
+            str,
+            "FILE",
+            "trace whose lengths are drawn at random; times come from --arrival-rate",
+        ),
+    ),
+)
+
+_RESULTS = Group(
+    "results",
+    "command",
+    (
+        Flag("--output", str, "FILE.json", "result, with the keys of vllm bench serve"),
+        Switch("--save-detailed", "with per-request arrays in --output"),
+        Flag("--requests-output", str, "FILE", "one row per request: .parquet or .csv"),
+        Flag("--steps-output", str, "FILE", "one row per engine step: .parquet or .csv"),
+        Flag(
+            "--decisions-output",
+            str,
+            "FILE.jsonl",
+            "every scheduling decision; slow; several engines: FILE.engine0.jsonl, ...",
+        ),
+        Flag(
+            "--metric-percentiles",
+            percentiles,
+            "P,...",
+            "percentiles of latencies (default: 50,90,99)",
+            section="measurement",
+        ),
+        Flag(
+            "--goodput",
+            str,
+            "NAME:MS",
+            "objectives in ms: ttft:500 tpot:50 e2el:9000 (default: none)",
+            section="measurement",
+            nargs="+",
+        ),
+        Flag(
+            "--fail-on",
+            str,
+            "CONDITION",
+            "exit with code 3 if it holds: 'p99_ttft_ms>500'; repeatable; > >= < <=",
+            action="append",
+        ),
+        Switch("--quiet", "print nothing but errors and warnings"),
+        Switch("--no-progress", "no progress bar (there is none outside a terminal)"),
+    ),
+)
+
+_GENERAL = Group(
+    "general",
+    "command",
+    (
+        Flag("--seed", whole_number, "N", "seed of everything random (default: 0)", section=""),
+        Switch("--traceback", "show where an internal error happened"),
+        Switch("--version", "print the version and exit"),
+    ),
+)
+
+GROUPS = (_WHAT_RUNS, _ENGINE, _FRONT_END, _PERFORMANCE, _LOAD, _LENGTHS, _RESULTS, _GENERAL)
 
 
 def build_run_parser(prog: str) -> Parser:
@@ -95,383 +496,9 @@ def build_run_parser(prog: str) -> Parser:
         epilog=EPILOG,
         add_help=False,
     )
-    _add_what_runs(parser)
-    _add_engine(parser)
-    _add_front_end(parser)
-    _add_performance(parser)
-    _add_load(parser)
-    _add_lengths(parser)
-    _add_results(parser)
-    _add_general(parser)
+    for group in GROUPS:
+        titled = parser.add_argument_group(group.title)
+        for flag in group.flags:
+            flag.add_to(titled, group.section)
+    titled.add_argument("-h", "--help", action="help", help="print this help and exit")
     return parser
-
-
-def _add_what_runs(parser: Parser) -> None:
-    group = Group(parser, "what runs", "cluster")
-    group.add(
-        "--config",
-        value="FILE",
-        text="the whole configuration, YAML or JSON",
-        field="config_file",
-        section="command",
-    )
-    group.add("--model", value="NAME", text="catalogue name, config.json or its folder", section="")
-    group.add("--xpu", value="NAME", text="accelerator: catalogue name or YAML file", section="")
-    group.add(
-        "--n-xpus-per-node",
-        kind=whole_number,
-        value="N",
-        text="accelerators in a node (default: what the engines need)",
-    )
-    group.add("--n-nodes", kind=whole_number, value="N", text="nodes (default: 1)")
-    group.add(
-        "--tensor-parallel-size",
-        "-tp",
-        "--tp",
-        kind=whole_number,
-        value="N",
-        text="accelerators per engine (default: 1)",
-    )
-    group.add(
-        "--data-parallel-size",
-        "-dp",
-        "--dp",
-        kind=whole_number,
-        value="N",
-        text="engines (default: as many as the accelerators allow)",
-    )
-    group.add(
-        "--router",
-        value="POLICY",
-        text="round_robin or least_outstanding (default: round_robin)",
-    )
-    group.add(
-        "--dtype",
-        value="TYPE",
-        text="auto, bfloat16 or float16 (default: auto, the model's own)",
-        section="engine",
-    )
-    group.add(
-        "--quantization",
-        "-q",
-        value="FORMAT",
-        text="weights as fp8, int8 or int4 (default: the model's own)",
-        section="engine",
-    )
-    group.add(
-        "--kv-cache-dtype",
-        value="TYPE",
-        text="auto, bfloat16, float16 or fp8 (default: auto)",
-        section="engine",
-    )
-
-
-def _add_engine(parser: Parser) -> None:
-    group = Group(parser, "engine", "engine")
-    group.add(
-        "--max-num-seqs",
-        kind=token_count,
-        value="N",
-        text="most requests that run together in an engine (default: 256)",
-    )
-    group.add(
-        "--max-num-batched-tokens",
-        kind=token_count,
-        value="TOKENS",
-        text="most tokens in a step (default: 8192)",
-    )
-    group.add(
-        "--max-model-len",
-        kind=token_count,
-        value="TOKENS",
-        text="longest prompt + output (default: the model's context, if it fits)",
-    )
-    group.add(
-        "--gpu-memory-utilization",
-        kind=real,
-        value="SHARE",
-        text="share of accelerator memory that the engine may use (default: 0.9)",
-    )
-    group.add(
-        "--block-size",
-        kind=whole_number,
-        value="TOKENS",
-        text="tokens in a KV block (default: 16)",
-    )
-    group.add(
-        "--num-gpu-blocks-override",
-        kind=token_count,
-        value="BLOCKS",
-        text="KV blocks of an engine (default: what memory holds)",
-    )
-    group.add_switch(
-        "--enable-prefix-caching", "find blocks of earlier prompts (default: on)", negatable=True
-    )
-    group.add_switch(
-        "--enable-chunked-prefill", "split long prompts over steps (default: on)", negatable=True
-    )
-    group.add(
-        "--long-prefill-token-threshold",
-        kind=token_count,
-        value="TOKENS",
-        text="most tokens of one request in a step; 0: no limit (default: 0)",
-    )
-    group.add_switch(
-        "--long-prefill-token-threshold-adaptive",
-        "raise that to max-num-batched-tokens / requests (default: off)",
-        negatable=True,
-    )
-    group.add(
-        "--scheduling-policy",
-        value="NAME",
-        text="fcfs or priority, lower first (default: fcfs)",
-    )
-    group.add_switch(
-        "--scheduler-reserve-full-isl",
-        "admit only what fits with its whole prompt (default: on)",
-        negatable=True,
-    )
-    group.add(
-        "--watermark",
-        kind=real,
-        value="SHARE",
-        text="share of KV blocks that admission leaves free (default: 0)",
-    )
-    group.add_switch(
-        "--async-scheduling",
-        "decide a step while the one before runs (default: on)",
-        negatable=True,
-    )
-    group.add(
-        "--scheduling-overhead-ms",
-        kind=real,
-        value="MS",
-        text="host time before a step, hidden by async scheduling (default: 0)",
-    )
-    group.add(
-        "--batching-strategy",
-        kind=_batching_strategy,
-        value="NAME",
-        text="continuous, static (alias greedy) or windowed (default: continuous)",
-    )
-    group.add(
-        "--max-batch-size",
-        kind=token_count,
-        value="N",
-        text="further bound on requests that run together (default: none)",
-    )
-    group.add(
-        "--batch-window-ms",
-        kind=real,
-        value="MS",
-        text="windowed batching: longest wait for a full batch (default: 100)",
-    )
-
-
-def _add_front_end(parser: Parser) -> None:
-    group = Group(parser, "front end", "front_end")
-    group.add(
-        "--request-latency-ms",
-        kind=real,
-        value="MS",
-        text="from client to engine: HTTP, tokenising (default: 0)",
-    )
-    group.add(
-        "--response-latency-ms",
-        kind=real,
-        value="MS",
-        text="from the end of a step to the client (default: 0)",
-    )
-
-
-def _batching_strategy(text: str) -> str:
-    return "static" if text == "greedy" else text
-
-
-def _add_performance(parser: Parser) -> None:
-    group = Group(parser, "performance", "performance")
-    group.add(
-        "--performance-model",
-        value="NAME",
-        text="roofline or vllm_roofline (default: vllm_roofline with calibration data, else "
-        "roofline)",
-    )
-    group.add("--calibration-data", value="FILE", text="calibration file (default: none)")
-    group.add(
-        "--all-reduce",
-        value="NAME",
-        text="ring, tree or auto, the faster for each payload (default: auto)",
-    )
-
-
-def _add_load(parser: Parser) -> None:
-    group = Group(parser, "load: when requests arrive", "workload")
-    group.add(
-        "--arrival-rate",
-        "--request-rate",
-        kind=real,
-        value="PER_S",
-        text="requests per second, or inf (default: a trace's own times, else inf: all at once)",
-        field="request_rate",
-    )
-    group.add(
-        "--burstiness",
-        kind=real,
-        value="SHAPE",
-        text="1: Poisson; below: burstier; inf: constant gaps (default: 1)",
-    )
-    group.add(
-        "--num-prompts",
-        kind=token_count,
-        value="N",
-        text="requests (default: 1000, or what --duration or the trace gives)",
-    )
-    group.add(
-        "--duration",
-        kind=real,
-        value="S",
-        text="seconds in which requests arrive (default: until --num-prompts have)",
-    )
-    group.add(
-        "--max-concurrency",
-        kind=token_count,
-        value="N",
-        text="closed loop: most requests unanswered at once (default: no limit)",
-    )
-    group.add(
-        "--warm-up",
-        kind=real,
-        value="S",
-        text="seconds at the start whose arrivals are not counted (default: 0)",
-        section="measurement",
-    )
-
-
-def _add_lengths(parser: Parser) -> None:
-    group = Group(parser, "load: how long they are (one source)", "workload")
-    group.add(
-        "--random-input-len",
-        kind=token_count,
-        value="TOKENS",
-        text="prompt length (default: 1024)",
-    )
-    group.add(
-        "--random-output-len",
-        kind=token_count,
-        value="TOKENS",
-        text="output length (default: 128)",
-    )
-    group.add(
-        "--random-range-ratio",
-        kind=real,
-        value="R",
-        text="lengths uniform within a share R of these, 0 <= R < 1 (default: 0)",
-    )
-    group.add(
-        "--random-prefix-len",
-        kind=token_count,
-        value="TOKENS",
-        text="shared prefix before each prompt (default: 0)",
-    )
-    group.add(
-        "--random-num-prefixes",
-        kind=token_count,
-        value="N",
-        text="different prefixes, one of them before each prompt (default: 1)",
-    )
-    group.add(
-        "--random-prompts-per-prefix",
-        kind=token_count,
-        value="N",
-        text="different prompts per prefix, asked again and again (default: all new)",
-    )
-    for side, name in (("input", "prompt"), ("output", "output")):
-        group.add(
-            f"--avg-{side}-length",
-            kind=real,
-            value="TOKENS",
-            text=f"mean of log-normal {name} lengths (default: not log-normal)",
-        )
-        group.add(
-            f"--max-{side}-length",
-            kind=token_count,
-            value="TOKENS",
-            text=f"longest {name} drawn or read from a trace (default: no limit)",
-        )
-    group.add(
-        "--trace",
-        value="FILE",
-        text="arrival times and lengths: a file or the name of a shipped trace",
-    )
-    group.add(
-        "--trace-format",
-        value="NAME",
-        text="auto, azure, mooncake, burstgpt, sharegpt, servegen, vidur or vllm-bench "
-        "(default: auto)",
-    )
-    group.add(
-        "--trace-block-size",
-        kind=token_count,
-        value="TOKENS",
-        text="tokens that a hash id of the trace stands for (default: 512)",
-    )
-    group.add(
-        "--trace-speedup",
-        kind=real,
-        value="FACTOR",
-        text="divide the trace's times by this (default: 1)",
-    )
-    group.add(
-        "--lengths-from",
-        value="FILE",
-        text="trace whose lengths are drawn at random; times come from --arrival-rate",
-    )
-
-
-def _add_results(parser: Parser) -> None:
-    group = Group(parser, "results", "command")
-    group.add("--output", value="FILE.json", text="result, with the keys of vllm bench serve")
-    group.add_switch("--save-detailed", "with per-request arrays in --output")
-    group.add("--requests-output", value="FILE", text="one row per request: .parquet or .csv")
-    group.add("--steps-output", value="FILE", text="one row per engine step: .parquet or .csv")
-    group.add(
-        "--decisions-output",
-        value="FILE.jsonl",
-        text="every scheduling decision, as recorded from real vLLM; slow",
-    )
-    group.add(
-        "--metric-percentiles",
-        kind=percentiles,
-        value="P,...",
-        text="percentiles of latencies (default: 50,90,99)",
-        section="measurement",
-    )
-    group.add(
-        "--goodput",
-        value="NAME:MS",
-        text="objectives in ms: ttft:500 tpot:50 e2el:9000 (default: none)",
-        section="measurement",
-        nargs="+",
-    )
-    group.add(
-        "--fail-on",
-        value="CONDITION",
-        text="exit with code 3 if it holds: 'p99_ttft_ms>500'; repeatable; > >= < <=",
-        action="append",
-    )
-    group.add_switch("--quiet", "print nothing but errors and warnings")
-    group.add_switch("--no-progress", "no progress bar (there is none outside a terminal)")
-
-
-def _add_general(parser: Parser) -> None:
-    group = Group(parser, "general", "command")
-    group.add(
-        "--seed",
-        kind=whole_number,
-        value="N",
-        text="seed of everything random (default: 0)",
-        section="",
-    )
-    group.add_switch("--traceback", "show where an internal error happened")
-    group.add_switch("--version", "print the version and exit")
-    group.add_help()

@@ -1,4 +1,4 @@
-"""Standard output that may close early or not know a letter."""
+"""Standard output that may be closed, full or gone early, or not know a letter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import contextlib
 import io
 import os
 import sys
+
+
+def open_missing_streams() -> None:
+    """Run quietly where standard output or error was closed (``>&-``): Python then has none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def tolerate_unknown_letters() -> None:
