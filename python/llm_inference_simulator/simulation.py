@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -38,11 +39,24 @@ ProgressCallback = Callable[["Progress"], None]
 
 
 class SimulationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during the event loop; ``result`` holds what had finished, marked incomplete."""
+    """Ctrl-C during the event loop.
 
-    def __init__(self, result: SimulationResult) -> None:
+    ``answered`` of ``requests`` had an answer. ``result`` holds what had finished, incomplete;
+    it is put together when it is asked for, since that takes a moment for millions of requests.
+    """
+
+    def __init__(
+        self, answered: int, requests: int, collect: Callable[[], SimulationResult]
+    ) -> None:
         super().__init__("simulation interrupted")
-        self.result = result
+        self.answered = answered
+        self.requests = requests
+        self._collect = collect
+
+    @functools.cached_property
+    def result(self) -> SimulationResult:
+        """The incomplete result."""
+        return self._collect()
 
 
 class Sliceable(Protocol):
@@ -80,23 +94,22 @@ def simulate(
         record_steps=record_steps,
         record_decisions=record_decisions,
     )
+    collect = functools.partial(
+        _collect,
+        run,
+        simulation,
+        record_steps=record_steps,
+        record_decisions=record_decisions,
+    )
     try:
         with _reporter(progress, len(run.workload.arrival_ns)) as report:
             run_to_end(simulation, report)
     except KeyboardInterrupt:
-        complete = False
-    else:
-        complete = True
-    result = _collect(
-        run,
-        simulation,
-        complete=complete,
-        record_steps=record_steps,
-        record_decisions=record_decisions,
-    )
-    if not complete:
-        raise SimulationInterrupted(result)
-    return result
+        answered = simulation.run_slice(0).answered
+        raise SimulationInterrupted(
+            answered, len(run.workload.arrival_ns), lambda: collect(complete=False)
+        ) from None
+    return collect(complete=True)
 
 
 @dataclass(frozen=True, slots=True)

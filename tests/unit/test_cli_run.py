@@ -110,6 +110,29 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert err == ""
 
 
+def test_ctrl_c_stops_a_run_of_millions_of_requests_within_a_second() -> None:
+    words = [
+        "--num-prompts",
+        "10000000",
+        "--arrival-rate",
+        "5",
+        "--num-gpu-blocks-override",
+        "9000",
+    ]
+    with subprocess.Popen([*PROGRAM, *BASE, *words], stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(5)
+        assert process.poll() is None, "the run was too short to interrupt"
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        err = process.stderr.read()
+        process.wait(timeout=30)
+        took = time.monotonic() - sent
+    assert process.returncode == 130
+    assert "of 10000000 requests" in err
+    assert took < 1
+
+
 def test_ctrl_c_stops_within_a_second_and_keeps_what_was_finished(tmp_path: Path) -> None:
     output = tmp_path / "r.json"
     # A thousand million decode steps of single requests: long for any core, small in memory.

@@ -58,7 +58,7 @@ def run(flags: Mapping[str, Any]) -> int:
             record_decisions="command.decisions_output" in flags,
         )
     except SimulationInterrupted as interruption:
-        return _finish_interrupted(interruption.result, flags)
+        return _finish_interrupted(interruption, flags)
     quiet = quiet or _fills_stdout(flags)
     written: list[str] = []
     try:
@@ -162,12 +162,13 @@ def _finish_unwritten(
     return EXIT_INTERRUPTED
 
 
-def _finish_interrupted(result: SimulationResult, flags: Mapping[str, Any]) -> int:
+def _finish_interrupted(interruption: SimulationInterrupted, flags: Mapping[str, Any]) -> int:
     """End after Ctrl-C in the event loop: all but the summary may take minutes to write."""
     written: list[str] = []
-    _write_summary(result, flags, written)
-    answered = int((result.requests["status"] != 0).sum())
-    happened = f"interrupted after {answered} of {len(result.requests['status'])} requests"
+    if "command.output" in flags:
+        print(f"interrupted: writing {flags['command.output']}", file=sys.stderr, flush=True)
+        _write_summary(interruption.result, flags, written)
+    happened = f"interrupted after {interruption.answered} of {interruption.requests} requests"
     _say_interrupted(happened, flags, written, detailed=False, mark=", marked incomplete")
     return EXIT_INTERRUPTED
 
