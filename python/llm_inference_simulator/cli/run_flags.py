@@ -6,19 +6,14 @@ the texts equal to the configuration's.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 from llm_inference_simulator.cli.arguments import (
     Parser,
-    StoreOnce,
     percentiles,
     real,
     token_count,
     whole_number,
 )
+from llm_inference_simulator.cli.flags import Flag, Group, Switch
 
 DESCRIPTION = """\
 Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
@@ -37,73 +32,6 @@ Flags override --config.
 
 exit codes
   0 done, 1 internal error, 2 bad input, 3 --fail-on holds, 130 interrupted"""
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A flag with a value for ``section.field``: by default of its group, of its first name."""
-
-    names: str
-    """All spellings, with spaces between."""
-    kind: Callable[[str], Any]
-    value: str
-    text: str
-    field: str | None = None
-    section: str | None = None
-    action: str | type[argparse.Action] = StoreOnce
-    nargs: str | None = None
-
-    def add_to(self, group: argparse._ArgumentGroup, section: str) -> None:
-        """Add the flag; one that is not given leaves no trace."""
-        names = self.names.split()
-        field = self.field or _field_of(names[0])
-        options = {} if self.nargs is None else {"nargs": self.nargs}
-        group.add_argument(
-            *names,
-            dest=_place(section if self.section is None else self.section, field),
-            type=self.kind,
-            metavar=self.value,
-            help=self.text.replace("%", "%%"),
-            default=argparse.SUPPRESS,
-            action=self.action,
-            **options,  # type: ignore[arg-type]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """A flag without a value; a ``negatable`` one also comes as ``--no-…``."""
-
-    name: str
-    text: str
-    negatable: bool = False
-
-    def add_to(self, group: argparse._ArgumentGroup, section: str) -> None:
-        """Add the switch; one that is not given leaves no trace."""
-        group.add_argument(
-            self.name,
-            dest=_place(section, _field_of(self.name)),
-            action=argparse.BooleanOptionalAction if self.negatable else "store_true",
-            help=self.text,
-            default=argparse.SUPPRESS,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One titled group of flags, most of them for one section of the configuration."""
-
-    title: str
-    section: str
-    flags: tuple[Flag | Switch, ...]
-
-
-def _field_of(name: str) -> str:
-    return name.removeprefix("--").replace("-", "_")
-
-
-def _place(section: str, field: str) -> str:
-    return f"{section}.{field}" if section else field
 
 
 def _batching_strategy(text: str) -> str:
