@@ -16,10 +16,11 @@ export PATH="$folder/venv/bin:/usr/bin:/bin"
 llm-inference-simulator --model llama-3.1-8b --xpu h100-sxm --trace azure-conv-2023 \
     --output results.json --requests-output requests.parquet
 python -m vllm_benchmarks.replay_decisions "$recording"
+echo '{"timestamp": 0, "input_length": 20, "output_length": 4}' > requests.jsonl
 if python -m vllm_benchmarks.record_decisions requests.jsonl --output trace.jsonl 2>message; then
     echo "record_decisions ran without vLLM" >&2 && exit 1
 fi
-grep -q "vllm" message
+grep -qi "install.*vllm" message
 python - <<'PY'
 import json
 
