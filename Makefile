@@ -10,7 +10,7 @@ RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_
 .PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench wheel smoke ci clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Build, install and simulate the Azure 2023 conversation trace
 	$(BIN)/python -m llm_inference_simulator --model llama-3.1-8b --xpu h100-sxm \
@@ -52,7 +52,7 @@ typecheck: $(BUILT) ## mypy, and the core's stub against the binary
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest llm_inference_simulator._core
 
-bench: $(BUILT) ## Speed of the core beside a naive Python loop
+bench: $(BUILT) ## Speed of the core beside plain Python
 	$(BIN)/python benchmarks/bench.py
 
 wheel: $(TOOLS) ## Build the wheel into dist/
