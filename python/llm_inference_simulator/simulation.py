@@ -91,6 +91,7 @@ def simulate(
         run.plan,
         run.cost_model,
         run.workload,
+        attention_window=run.attention_window,
         record_steps=record_steps,
         record_decisions=record_decisions,
     )
@@ -120,6 +121,7 @@ class _Run:
     plan: MemoryPlan
     workload: Workload
     cost_model: CostModel
+    attention_window: tuple[str, int] | None
 
 
 def _prepare(
@@ -149,7 +151,13 @@ def _prepare(
         request_rate=request_rate,
         config_is_complete=config_is_complete,
     )
-    return _Run(setup, plan, workload, performance_model.cost_model())
+    return _Run(
+        setup,
+        plan,
+        workload,
+        performance_model.cost_model(),
+        performance_model.attention_window,
+    )
 
 
 def _collect(
@@ -266,7 +274,7 @@ def _require_same_subject(
                 f"performance_model prices {field}={theirs}, but the configuration has "
                 f"{field}={ours}: make them agree"
             )
-    performance_model.require_supported(plan.max_model_len)
+    performance_model.require_length(plan.max_model_len)
 
 
 def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
