@@ -53,6 +53,8 @@ class LatentAttention:
     num_heads: float
     format: str
     phase: Literal["prefill", "decode"]
+    sizes: tuple[int, ...]
+    """(hidden, q_lora_rank, kv_lora_rank, nope, rope and value head size): the module's identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +325,14 @@ class _Builder:
         pairs = "prefill_window_pairs" if windowed else "prefill_attention_pairs"
         # Tables have the whole module by phase; the projections then are part of it.
         modules = {"module": "latent_attention"}
+        sizes = (
+            model.hidden_size,
+            mla.q_lora_rank or 0,
+            mla.kv_lora_rank,
+            mla.qk_nope_head_dim,
+            mla.qk_rope_head_dim,
+            mla.v_head_dim,
+        )
         down = latent + (mla.q_lora_rank or 0)
         yield self._projection(
             "qkv_down_projection", "attention", layers, model.hidden_size, down, **modules
@@ -373,7 +383,7 @@ class _Builder:
                 ("prefill_tokens", heads * (key + mla.v_head_dim) * DTYPE_BYTES),
                 ("prefill_context_tokens", heads * (key + mla.v_head_dim) * DTYPE_BYTES),
             ),
-            shape=LatentAttention(heads, weight.format, "prefill"),
+            shape=LatentAttention(heads, weight.format, "prefill", sizes),
         )
         absorbed = heads * mla.kv_lora_rank
         for name, width in (
@@ -401,7 +411,7 @@ class _Builder:
                 ("decode_seqs", heads * (latent + mla.kv_lora_rank) * DTYPE_BYTES),
                 (decode_keys, float(latent * self.kv_bytes)),
             ),
-            shape=LatentAttention(heads, weight.format, "decode"),
+            shape=LatentAttention(heads, weight.format, "decode", sizes),
         )
         yield self._projection(
             "output_projection",

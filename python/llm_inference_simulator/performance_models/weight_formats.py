@@ -23,7 +23,7 @@ class WeightFormat:
     kind: Literal["kernel", "quantized_kernel"]
     """Which of the accelerator's two rates applies."""
     format: str
-    """``bfloat16``, or the name of the quantised format."""
+    """``bfloat16``, or the quantised format; ``fp8_block`` where blocks of FP8 share a scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class WeightFormats:
         return WeightFormat(
             (spec.bits + spec.overhead_bits) / 8,
             "quantized_kernel" if native else "kernel",
-            spec.format,
+            "fp8_block" if spec.format == "fp8" and 0 < spec.overhead_bits else spec.format,
         )
 
 
