@@ -86,7 +86,7 @@ def _name_flags(message: str, flags: Mapping[str, Any], config_file: str | None)
     message = message.removeprefix(": ")
     for place, flag in flags.get(SPELLINGS, {}).items():
         # An objective of --goodput and a number of --metric-percentiles have places inside.
-        field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.(?:\d+|(\w+)))?=")
+        field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.\d+)*(?:\.(\w+))?=")
         if field.search(message):
             # The value came from the flag, not from the file that opens the message.
             message = message.removeprefix(f"{config_file}: ")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from llm_inference_simulator.cli.arguments import (
     Parser,
     percentiles,
+    rate_stages,
     real,
     token_count,
     whole_number,
@@ -245,6 +246,13 @@ _LOAD = Group(
             field="request_rate",
         ),
         Flag(
+            "--rate-stages",
+            rate_stages,
+            "PER_S:S,...",
+            "stages of requests per second and seconds, as in 2.5:600,6:600; a rate of 0 is a "
+            "pause (default: one rate)",
+        ),
+        Flag(
             "--burstiness",
             real,
             "SHAPE",
@@ -361,6 +369,27 @@ _LENGTHS = Group(
     ),
 )
 
+_PRICING = Group(
+    "prices",
+    "pricing",
+    (
+        Flag(
+            "--price-tier",
+            str,
+            "NAME",
+            "price of the accelerator's entry: on_demand, reserved, spot, rental, neocloud_owned, "
+            "hyperscaler_owned or amortised (default: the first of these that it has)",
+        ),
+        Flag(
+            "--price-per-hour",
+            real,
+            "USD",
+            "US dollars per accelerator and hour (default: the entry's)",
+            field="price_per_hour_usd",
+        ),
+    ),
+)
+
 _RESULTS = Group(
     "results",
     "command",
@@ -412,7 +441,17 @@ _GENERAL = Group(
     ),
 )
 
-GROUPS = (_WHAT_RUNS, _ENGINE, _FRONT_END, _PERFORMANCE, _LOAD, _LENGTHS, _RESULTS, _GENERAL)
+GROUPS = (
+    _WHAT_RUNS,
+    _ENGINE,
+    _FRONT_END,
+    _PERFORMANCE,
+    _LOAD,
+    _LENGTHS,
+    _PRICING,
+    _RESULTS,
+    _GENERAL,
+)
 
 
 def build_run_parser(prog: str) -> Parser:
