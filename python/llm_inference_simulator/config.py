@@ -437,7 +437,7 @@ class SimulatorConfig(Section):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "configuration") -> Self:
         """Build from plain data as YAML or JSON gives it; raises :class:`ConfigError`."""
-        return cls.parse(_tuples(data), source=source)
+        return cls.parse(as_tuples(data), source=source)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -451,12 +451,12 @@ class SimulatorConfig(Section):
         return self.model_dump(mode="json", exclude_unset=False)
 
 
-def _tuples(data: Any) -> Any:
+def as_tuples(data: Any) -> Any:
     """Make lists tuples and "inf" infinite: what YAML and JSON cannot say in strict mode."""
     if isinstance(data, Mapping):
-        return {key: _tuples(value) for key, value in data.items()}
+        return {key: as_tuples(value) for key, value in data.items()}
     if isinstance(data, list):
-        return tuple(_tuples(value) for value in data)
+        return tuple(as_tuples(value) for value in data)
     if isinstance(data, str) and data.casefold() in ("inf", "infinity", ".inf"):
         return math.inf
     return data

@@ -20,9 +20,10 @@ DESCRIPTION = """\
 Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
 
 commands (without one: run)
-  run     one simulation
-  models  list the models of the catalogue, or show one
-  xpus    list the accelerators of the catalogue, or show one
+  run       one simulation
+  models    list the models of the catalogue, or show one
+  xpus      list the accelerators of the catalogue, or show one
+  validate  predict measured runs and print how far off that is
 
 example
   llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
@@ -452,6 +453,45 @@ GROUPS = (
     _RESULTS,
     _GENERAL,
 )
+
+
+_SERVER = (Group(_WHAT_RUNS.title, _WHAT_RUNS.section, _WHAT_RUNS.flags[1:]), _ENGINE)
+_VALIDATION = Group(
+    "validation",
+    "command",
+    (
+        Flag("--output", str, "FILE.json", "all runs, errors and summaries"),
+        Flag("--seed", whole_number, "N", "seed of the generated load (default: 0)", section=""),
+        Switch("--no-progress", "no progress bar (there is none outside a terminal)"),
+        Switch("--traceback", "show where an internal error happened"),
+    ),
+)
+
+VALIDATE_DESCRIPTION = """\
+Predict measured runs and print how far off the predictions are.
+
+A file holds a list of run records (server, load in stages, latencies), or what
+vllm bench serve --save-result --save-detailed writes. A run record says which
+server ran; flags replace what it says. A bench result doesn't: describe its
+server with the flags below."""
+
+
+def build_validate_parser(prog: str) -> Parser:
+    """Return the parser of ``validate``: files, and the flags of ``run`` that describe a server."""
+    parser = Parser(
+        prog=f"{prog} validate",
+        usage="%(prog)s FILE ... [flags]",
+        description=VALIDATE_DESCRIPTION,
+        add_help=False,
+    )
+    files = parser.add_argument_group("what was measured")
+    files.add_argument("command.files", nargs="*", metavar="FILE", help="measured runs, JSON")
+    for group in (*_SERVER, _FRONT_END, _PERFORMANCE, _VALIDATION):
+        titled = parser.add_argument_group(group.title)
+        for flag in group.flags:
+            flag.add_to(titled, group.section)
+    titled.add_argument("-h", "--help", action="help", help="print this help and exit")
+    return parser
 
 
 def build_run_parser(prog: str) -> Parser:
