@@ -85,7 +85,7 @@ def _run(words: list[str]) -> int:
 
 
 def _validate(words: list[str]) -> int:
-    from llm_inference_simulator.cli.run_flags import build_validate_parser
+    from llm_inference_simulator.cli.validate_flags import build_validate_parser
 
     flags = vars(build_validate_parser(PROGRAM).parse_all(words))
     from llm_inference_simulator.cli.validate import run_validate

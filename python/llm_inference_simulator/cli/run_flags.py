@@ -40,7 +40,7 @@ def _batching_strategy(text: str) -> str:
     return "static" if text == "greedy" else text
 
 
-_WHAT_RUNS = Group(
+WHAT_RUNS = Group(
     "what runs",
     "cluster",
     (
@@ -98,7 +98,7 @@ _WHAT_RUNS = Group(
     ),
 )
 
-_ENGINE = Group(
+ENGINE = Group(
     "engine",
     "engine",
     (
@@ -198,7 +198,7 @@ _ENGINE = Group(
     ),
 )
 
-_FRONT_END = Group(
+FRONT_END = Group(
     "front end",
     "front_end",
     (
@@ -214,7 +214,7 @@ _FRONT_END = Group(
     ),
 )
 
-_PERFORMANCE = Group(
+PERFORMANCE = Group(
     "performance",
     "performance",
     (
@@ -443,55 +443,16 @@ _GENERAL = Group(
 )
 
 GROUPS = (
-    _WHAT_RUNS,
-    _ENGINE,
-    _FRONT_END,
-    _PERFORMANCE,
+    WHAT_RUNS,
+    ENGINE,
+    FRONT_END,
+    PERFORMANCE,
     _LOAD,
     _LENGTHS,
     _PRICING,
     _RESULTS,
     _GENERAL,
 )
-
-
-_SERVER = (Group(_WHAT_RUNS.title, _WHAT_RUNS.section, _WHAT_RUNS.flags[1:]), _ENGINE)
-_VALIDATION = Group(
-    "validation",
-    "command",
-    (
-        Flag("--output", str, "FILE.json", "all runs, errors and summaries"),
-        Flag("--seed", whole_number, "N", "seed of the generated load (default: 0)", section=""),
-        Switch("--no-progress", "no progress bar (there is none outside a terminal)"),
-        Switch("--traceback", "show where an internal error happened"),
-    ),
-)
-
-VALIDATE_DESCRIPTION = """\
-Predict measured runs and print how far off the predictions are.
-
-A file holds a list of run records (server, load in stages, latencies), or what
-vllm bench serve --save-result --save-detailed writes. A run record says which
-server ran; flags replace what it says. A bench result doesn't: describe its
-server with the flags below."""
-
-
-def build_validate_parser(prog: str) -> Parser:
-    """Return the parser of ``validate``: files, and the flags of ``run`` that describe a server."""
-    parser = Parser(
-        prog=f"{prog} validate",
-        usage="%(prog)s FILE ... [flags]",
-        description=VALIDATE_DESCRIPTION,
-        add_help=False,
-    )
-    files = parser.add_argument_group("what was measured")
-    files.add_argument("command.files", nargs="*", metavar="FILE", help="measured runs, JSON")
-    for group in (*_SERVER, _FRONT_END, _PERFORMANCE, _VALIDATION):
-        titled = parser.add_argument_group(group.title)
-        for flag in group.flags:
-            flag.add_to(titled, group.section)
-    titled.add_argument("-h", "--help", action="help", help="print this help and exit")
-    return parser
 
 
 def build_run_parser(prog: str) -> Parser:

@@ -9,7 +9,7 @@ from typing import Any
 
 from llm_inference_simulator.cli.catalog import print_table
 from llm_inference_simulator.cli.run_config import name_flags, put_flags
-from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig
+from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig, Section
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import check_writable, is_stream, real_path
 from llm_inference_simulator.progress_bar import task_bar
@@ -31,6 +31,13 @@ _HEADINGS = tuple(metric.replace("_", "\n") for metric in METRICS)
 _RIGHT = range(1, 1 + len(METRICS))
 
 
+class _PricedBy(Section):
+    """What all runs are predicted with."""
+
+    performance: PerformanceModelConfig = PerformanceModelConfig()
+    front_end: FrontEndConfig = FrontEndConfig()
+
+
 def run_validate(flags: Mapping[str, Any]) -> int:
     """Validate what ``flags`` name and return the exit code: 2 where a run could not be predicted.
 
@@ -48,7 +55,7 @@ def run_validate(flags: Mapping[str, Any]) -> int:
     try:
         validation = _validated(files, flags)
     except ConfigError as error:
-        raise type(error)(name_flags(str(error), flags, None)) from None
+        raise ConfigError(name_flags(str(error), flags, None)) from None
     if output is not None:
         try:
             validation.write_json(output)
@@ -72,8 +79,11 @@ def _check_output(output: Path, files: Sequence[Path]) -> None:
 def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
     settings: dict[str, Any] = {}
     put_flags(settings, flags)
-    performance = PerformanceModelConfig.parse(settings.pop("performance", {}))
-    front_end = FrontEndConfig.parse(settings.pop("front_end", {}))
+    priced_by: dict[str, Any] = {
+        name: settings.pop(name) for name in _PricedBy.model_fields if name in settings
+    }
+    given = _PricedBy.parse(priced_by, source="")
+    performance, front_end = given.performance, given.front_end
     runs = [run for file in files for run in read_runs(file, settings)]
     _require_distinct(runs)
     if flags.get("command.no_progress"):
@@ -107,7 +117,13 @@ def print_validation(validation: Validation) -> None:
     for each in validation.runs:
         _print_run(each)
     fitted = validation.fitted
-    _print_summary("held out: no parameter was fitted to these runs", validation.held_out)
+    calibrated = validation.performance.calibration_data is not None
+    _print_summary(
+        "held out: not among the calibration's fitted_runs"
+        if calibrated
+        else "nothing was fitted to these runs",
+        validation.held_out,
+    )
     if fitted:
         _print_summary("used for fitting: no measure of accuracy", fitted)
     models = sorted({each.prediction.performance_model for each in validation.runs})

@@ -104,7 +104,7 @@ def _configuration(
             f"{source}: a vllm bench serve result doesn't hold the server's settings: give "
             f"{' and '.join(missing)} (and --max-num-seqs and so on, as the server had them)"
         )
-    return SimulatorConfig.from_dict(data)
+    return SimulatorConfig.from_dict(data, source=source)
 
 
 def _column(value: Mapping[str, Any], key: str, source: str) -> NDArray[np.float64]:

@@ -111,18 +111,17 @@ def _run(
     measured = _given(record.measured_ms, f"{source}: measured_ms")
     blocks, notes = _logged_blocks(record)
     try:
-        data = _configuration(record, blocks)
-        for section, fields in settings.items():
-            both = section in data and isinstance(fields, Mapping)
-            data[section] = {**data[section], **fields} if both else fields
-        config = SimulatorConfig.from_dict(data)
+        data = _configuration(record, blocks, settings.get("xpu"))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+    for section, fields in settings.items():
+        both = section in data and isinstance(fields, Mapping)
+        data[section] = {**data[section], **fields} if both else fields
     return MeasuredRun(
         id=record.id,
         source=str(path),
         workload_name=record.workload,
-        config=config,
+        config=SimulatorConfig.from_dict(data, source=source),
         measured=measured,
         stages=_stages(record, by_stage, source),
         notes=(*notes, *_contradiction(record, measured)),
@@ -154,11 +153,11 @@ def _contradiction(record: RunRecord, measured: Latencies) -> tuple[str, ...]:
     )
 
 
-def _configuration(record: RunRecord, blocks: int | None) -> dict[str, Any]:
+def _configuration(record: RunRecord, blocks: int | None, xpu: str | None) -> dict[str, Any]:
     """Return the configuration as plain data; logged blocks make the comparison one of times."""
     return {
         "model": canonical_model_name(record.model),
-        "xpu": load_xpu(record.hardware).name,
+        "xpu": load_xpu(record.hardware).name if xpu is None else xpu,
         "cluster": {"tensor_parallel_size": record.tensor_parallel_size},
         "engine": {
             "quantization": _quantization(record),
