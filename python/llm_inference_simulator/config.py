@@ -231,7 +231,7 @@ class WorkloadConfig(Section):
     burstiness: PositiveOrInf = 1.0
     """Shape of gamma-distributed gaps: 1 is Poisson, below it burstier, inf constant gaps."""
     num_prompts: Count | None = None
-    """Number of requests; None: 1,000, or what ``duration`` or the trace gives."""
+    """Number of requests; None: 1,000, or what ``duration``, ``rate_stages`` or the trace gives."""
     duration: Seconds | None = None
     """Seconds in which requests arrive; a trace is cut there."""
     rate_stages: Stages | None = None

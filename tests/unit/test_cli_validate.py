@@ -71,6 +71,7 @@ def test_a_bench_result_takes_its_server_from_the_flags(
         ([], "needs a file of measured runs"),
         (["nowhere.json"], "nowhere.json does not exist"),
         (["{runs}", "--output", "{runs}"], "would overwrite the measurements"),
+        (["{runs}", "{runs}"], "run one stands in"),
         (["{runs}", "--request-rate", "5"], "unknown flag '--request-rate'"),
         (["{runs}", "--calibration-data", "nowhere.json"], "nowhere.json does not exist"),
         (["{runs}", "--request-latency-ms", "-1"], "--request-latency-ms=-1.0"),

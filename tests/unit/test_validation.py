@@ -14,6 +14,7 @@ from llm_inference_simulator.calibration.parameters import CalibrationFile, Roof
 from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig
 from llm_inference_simulator.errors import CalibrationError, ConfigError, WorkloadError
 from llm_inference_simulator.performance_models import BasePerformanceModel
+from llm_inference_simulator.simulation import simulate
 from llm_inference_simulator.validation import (
     METRICS,
     MetricError,
@@ -139,6 +140,14 @@ def test_a_prediction_follows_from_the_price_of_a_step(tmp_path: Path) -> None:
     weights = np.diff(np.searchsorted(run.workload.arrival_ns, run.stage_bounds_ns))
     means = [stage["ttft_mean"] for stage in found.stages]
     assert found.metrics["ttft_mean"] == pytest.approx(np.average(means, weights=weights))
+
+
+def test_a_prediction_is_what_a_run_of_its_configuration_reports(tmp_path: Path) -> None:
+    (run,) = read_runs(write(tmp_path, [record()]))
+    summary = simulate(run.config).summary()
+    keys = ("mean_e2el", "p90_e2el", "p99_e2el", "mean_ttft", "p90_ttft", "p99_ttft", "mean_tpot")
+    reported = {metric: summary[f"{key}_ms"] for metric, key in zip(METRICS, keys, strict=True)}
+    assert predict(run) == pytest.approx(reported, rel=1e-12)
 
 
 def test_the_front_end_adds_to_every_first_token(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ _LOAD = Group(
             "--num-prompts",
             token_count,
             "N",
-            "requests (default: 1000, or what --duration or the trace gives)",
+            "requests (default: 1000, or what --duration, --rate-stages or the trace gives)",
         ),
         Flag(
             "--duration",

@@ -102,14 +102,15 @@ def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
 
 
 def _require_distinct(runs: Sequence[MeasuredRun]) -> None:
+    """Refuse a run that would count twice, or hide another."""
     sources: dict[str, str] = {}
     for run in runs:
-        other = sources.setdefault(run.id, run.source)
-        if other != run.source:
+        if run.id in sources:
             raise ConfigError(
-                f"run {run.id} stands in {other} and in {run.source}: name each file once, and "
-                "give bench results different file names"
+                f"run {run.id} stands in {sources[run.id]} and in {run.source}: name each file "
+                "once, and give bench results different file names"
             )
+        sources[run.id] = run.source
 
 
 def print_validation(validation: Validation) -> None:
