@@ -15,6 +15,7 @@ from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog
+from llm_inference_simulator.energy import economics_of
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.results import Capacity, Setup, SimulationResult
@@ -280,7 +281,8 @@ def _require_same_subject(
 def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
     """Infinity where generated requests all arrive at once, as vLLM reports it."""
     rate = config.workload.request_rate
-    at_once = rate is None and workload is None and config.workload.trace is None
+    elsewhere = config.workload.trace is not None or config.workload.rate_stages is not None
+    at_once = rate is None and workload is None and not elsewhere
     return math.inf if at_once else rate
 
 
@@ -338,6 +340,7 @@ def _setup(
         calibration_sha256=performance_model.calibration_sha256,
         peak_flops=performance_model.peak_flops,
         peak_bandwidth=performance_model.peak_bandwidth,
+        economics=economics_of(xpu, config.pricing),
         config_is_complete=config_is_complete,
         warnings=(
             *unused_xpus_warning(config),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from llm_inference_simulator.cli.arguments import (
     Parser,
     percentiles,
+    rate_stages,
     real,
     token_count,
     whole_number,
@@ -19,9 +20,10 @@ DESCRIPTION = """\
 Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
 
 commands (without one: run)
-  run     one simulation
-  models  list the models of the catalogue, or show one
-  xpus    list the accelerators of the catalogue, or show one
+  run       one simulation
+  models    list the models of the catalogue, or show one
+  xpus      list the accelerators of the catalogue, or show one
+  validate  predict measured runs and print how far off that is
 
 example
   llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
@@ -38,7 +40,7 @@ def _batching_strategy(text: str) -> str:
     return "static" if text == "greedy" else text
 
 
-_WHAT_RUNS = Group(
+WHAT_RUNS = Group(
     "what runs",
     "cluster",
     (
@@ -96,7 +98,7 @@ _WHAT_RUNS = Group(
     ),
 )
 
-_ENGINE = Group(
+ENGINE = Group(
     "engine",
     "engine",
     (
@@ -196,7 +198,7 @@ _ENGINE = Group(
     ),
 )
 
-_FRONT_END = Group(
+FRONT_END = Group(
     "front end",
     "front_end",
     (
@@ -212,7 +214,7 @@ _FRONT_END = Group(
     ),
 )
 
-_PERFORMANCE = Group(
+PERFORMANCE = Group(
     "performance",
     "performance",
     (
@@ -245,6 +247,13 @@ _LOAD = Group(
             field="request_rate",
         ),
         Flag(
+            "--rate-stages",
+            rate_stages,
+            "PER_S:S,...",
+            "stages of requests per second and seconds, as in 2.5:600,6:600; a rate of 0 is a "
+            "pause (default: one rate)",
+        ),
+        Flag(
             "--burstiness",
             real,
             "SHAPE",
@@ -254,7 +263,7 @@ _LOAD = Group(
             "--num-prompts",
             token_count,
             "N",
-            "requests (default: 1000, or what --duration or the trace gives)",
+            "requests (default: 1000, or what --duration, --rate-stages or the trace gives)",
         ),
         Flag(
             "--duration",
@@ -361,6 +370,27 @@ _LENGTHS = Group(
     ),
 )
 
+_PRICING = Group(
+    "prices",
+    "pricing",
+    (
+        Flag(
+            "--price-tier",
+            str,
+            "NAME",
+            "price of the accelerator's entry: on_demand, reserved, spot, rental, neocloud_owned, "
+            "hyperscaler_owned or amortised (default: the first of these that it has)",
+        ),
+        Flag(
+            "--price-per-hour",
+            real,
+            "USD",
+            "US dollars per accelerator and hour (default: the entry's)",
+            field="price_per_hour_usd",
+        ),
+    ),
+)
+
 _RESULTS = Group(
     "results",
     "command",
@@ -412,7 +442,17 @@ _GENERAL = Group(
     ),
 )
 
-GROUPS = (_WHAT_RUNS, _ENGINE, _FRONT_END, _PERFORMANCE, _LOAD, _LENGTHS, _RESULTS, _GENERAL)
+GROUPS = (
+    WHAT_RUNS,
+    ENGINE,
+    FRONT_END,
+    PERFORMANCE,
+    _LOAD,
+    _LENGTHS,
+    _PRICING,
+    _RESULTS,
+    _GENERAL,
+)
 
 
 def build_run_parser(prog: str) -> Parser:
