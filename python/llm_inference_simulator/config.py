@@ -249,6 +249,8 @@ class WorkloadConfig(Section):
     """Different prefixes; each request has one of them, all equally likely."""
     random_prompts_per_prefix: Count | None = None
     """Different prompts for each prefix, asked again and again; None: every prompt is new."""
+    random_prompt_order: Literal["random", "cyclic"] = "random"
+    """Which of them comes next: any, or each in turn, in an order that is drawn once."""
 
     avg_input_length: Length | None = None
     """Mean of log-normal prompt lengths (given, it replaces ``random_input_len``)."""
@@ -312,6 +314,11 @@ class WorkloadConfig(Section):
             )
         if self.random_prompts_per_prefix is not None or self.random_num_prefixes > 1:
             self._check_prefixes()
+        if self.random_prompt_order != "random" and self.random_prompts_per_prefix is None:
+            raise ValueError(
+                f"random_prompt_order={self.random_prompt_order!r} needs "
+                "random_prompts_per_prefix: without it every prompt is new"
+            )
         if self.trace is None and self.lengths_from is None and self.trace_format != "auto":
             raise ValueError(
                 f"trace_format={self.trace_format!r} needs a trace: give one or leave it out"

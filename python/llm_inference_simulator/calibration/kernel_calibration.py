@@ -17,7 +17,7 @@ from llm_inference_simulator.calibration.overheads import HostOverheads
 from llm_inference_simulator.catalog import XpuSpec, canonical_xpu_name
 from llm_inference_simulator.config import FrontEndConfig
 from llm_inference_simulator.errors import CalibrationError, ConfigError, unknown_name
-from llm_inference_simulator.files import atomic_bytes
+from llm_inference_simulator.files import atomic_path
 
 KEYS = ("schema_version", "kind", "xpu", "overheads", "front_end", "provenance", "tables")
 
@@ -90,9 +90,9 @@ class KernelCalibration:
             separators=(",", ":"),
         )
         raw = (text + "\n").encode()
-        with atomic_bytes(path) as file:
+        with atomic_path(path) as temporary:
             # Without a time stamp: the same measurements give the same bytes.
-            file.write(gzip.compress(raw, 9, mtime=0) if path.suffix == ".gz" else raw)
+            temporary.write_bytes(gzip.compress(raw, 9, mtime=0) if path.suffix == ".gz" else raw)
 
     def require_xpu(self, xpu: XpuSpec) -> None:
         """Raise :class:`CalibrationError` for another accelerator's kernels."""

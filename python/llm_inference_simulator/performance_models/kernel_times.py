@@ -426,13 +426,14 @@ def _cut_at_window(length: Floats, seconds: Floats, window: int) -> tuple[Floats
     inside, beyond = length < window, length > window
     plateau = np.median(seconds[:, beyond], axis=1) if beyond.any() else seconds[:, -1]
     plateau = np.maximum(plateau, seconds[:, inside].max(axis=1, initial=0.0))
-    cut = np.column_stack([seconds[:, inside], monotone(plateau)])
-    return np.append(length[inside], float(window)), cut
+    cut = np.column_stack([seconds[:, inside], plateau])
+    return np.append(length[inside], float(window)), _monotone_rows(cut)
 
 
 def _extended(x: Floats, y: Floats, seconds: Floats, provenance: Provenance) -> Grid:
     """One more knot on each axis: both times go on in proportion to the work."""
     x, y = np.append(x, 2 * x[-1]), np.append(y, 2 * y[-1])
     slope = np.maximum(seconds[:, -1] - seconds[:, -2], 0) / (y[-2] - y[-3])
-    wider = np.column_stack([seconds, seconds[:, -1] + slope * (y[-1] - y[-2])])
+    beyond = seconds[:, -1] + slope * (y[-1] - y[-2])
+    wider = np.column_stack([seconds, np.maximum.accumulate(beyond)])
     return Grid(x, y, np.vstack([wider, 2 * wider[-1]]), provenance)

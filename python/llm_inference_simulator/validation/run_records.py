@@ -1,7 +1,8 @@
 """Run records: a list of objects, each a server, an open-loop load in stages, and its latencies.
 
 Prompts come from ``prefix_groups`` x ``prompts_per_group`` distinct ones of ``input_mean`` tokens,
-of which the first ``sys`` are shared in a group. Outputs have ``output`` tokens. The servers ran
+of which the first ``sys`` are shared in a group; each is asked in turn, in an order that was
+shuffled once, as inference-perf's shared-prefix data does. Outputs have ``output`` tokens. The servers ran
 with asynchronous scheduling, prefix caching and chunked prefill.
 """
 
@@ -178,6 +179,7 @@ def _configuration(record: RunRecord, blocks: int | None, xpu: str | None) -> di
             "random_output_len": record.output,
             "random_num_prefixes": record.prefix_groups,
             "random_prompts_per_prefix": record.prompts_per_group,
+            "random_prompt_order": "cyclic",
         },
     }
 
