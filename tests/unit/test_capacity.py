@@ -67,11 +67,27 @@ def test_parts_add_up() -> None:
     assert result.max_concurrency == (result.num_gpu_blocks - 1) * 16 / 131_072
 
 
-def test_activation_peak_by_hand() -> None:
-    engine = EngineConfig(max_num_batched_tokens=1000, max_num_seqs=10)
-    # 1000 tokens · (2 · 4096 + 3 · 11008 / 2) · 2 bytes + 5 · 10 rows · 32000 · 4 bytes
-    expected = 1000 * (8192 + 16_512) * 2 + 5 * 10 * 32_000 * 4
-    assert activation_bytes(load_model("llama-7b"), engine, 2) == expected
+def test_peak_of_the_layers_by_hand() -> None:
+    engine = EngineConfig(max_num_batched_tokens=8000, max_num_seqs=1)
+    # Two residuals, queries and attention's output, keys and values, gate and up and their product.
+    per_token = 2 * 4096 + (2 * 4096 + 2 * 4096 + 3 * 11_008) // 2
+    assert activation_bytes(load_model("llama-7b"), engine, 2) == 8000 * per_token * 2
+
+
+def test_peak_of_the_sampler_by_hand() -> None:
+    engine = EngineConfig(max_num_batched_tokens=1000, max_num_seqs=200)
+    expected = 1000 * 4096 * 2 + 200 * 128_256 * 50  # hidden states, logits and their sort
+    assert activation_bytes(load_model("llama-3.1-8b"), engine, 1) == expected
+
+
+def test_workspaces_of_the_experts_last_through_the_sampling() -> None:
+    engine = EngineConfig(max_num_batched_tokens=1000, max_num_seqs=200)
+    # Mixtral-8x7B: 2 · 14336 wide for each of 2 experts a token, then 14336, and the output.
+    workspaces = 1000 * (2 * (28_672 + 14_336) + 4096) * 2
+    layers = 1000 * (2 * 4096 + 2 * 4096 + 2 * 1024 + 4096) * 2
+    sampler = 1000 * 4096 * 2 + 200 * 32_000 * 50
+    expected = workspaces + max(layers, sampler)
+    assert activation_bytes(load_model("mixtral-8x7b"), engine, 1) == expected
 
 
 @pytest.mark.parametrize(
@@ -91,11 +107,14 @@ def test_weights_are_divided_except_what_is_replicated() -> None:
     spec = load_model("llama-3.1-70b")
     norms = spec.parameters()["norms"]
     whole = 2 * spec.parameter_count
-    assert weight_bytes_per_rank(spec, EngineConfig(), 1) == whole
-    assert weight_bytes_per_rank(spec, EngineConfig(), 8) == (whole - 2 * norms) / 8 + 2 * norms
+    rotary = 2 * 131_072 * 128  # sine and cosine of 64 angles at each position, on every rank
+    assert weight_bytes_per_rank(spec, EngineConfig(), 1) == whole + rotary
+    assert weight_bytes_per_rank(spec, EngineConfig(), 8) == (
+        (whole - 2 * norms) / 8 + 2 * norms + rotary
+    )
     kv_projections = 2 * 80 * 2 * 8192 * 1024  # divided by 8 KV heads even on 16 ranks
     assert weight_bytes_per_rank(spec, EngineConfig(), 16) == (
-        (whole - 2 * norms - kv_projections) / 16 + kv_projections / 8 + 2 * norms
+        (whole - 2 * norms - kv_projections) / 16 + kv_projections / 8 + 2 * norms + rotary
     )
 
 
@@ -103,7 +122,7 @@ def test_quantised_weights_leave_the_ends_in_16_bits() -> None:
     spec = load_model("llama-7b")
     counts = spec.parameters()
     matrices = counts["attention"] + counts["mlp"]
-    others = spec.parameter_count - matrices
+    others = spec.parameter_count - matrices + 2048 * 128  # the last: rotary positions
     for name, size in (("fp8", 1), ("int8", 1), ("int4", 4.125 / 8)):
         engine = EngineConfig(quantization=name)  # type: ignore[arg-type]
         assert weight_bytes_per_rank(spec, engine, 1) == matrices * size + 2 * others

@@ -1,7 +1,7 @@
 """Hugging Face config.json -> :class:`ModelSpec`.
 
-Multimodal files nest the language model in ``text_config``; only that part is read. Everything
-that would change the sizes and is not understood is refused.
+Multimodal files nest the language model in ``text_config``; of their vision towers only the size is
+read. Everything that would change the language model's sizes and is not understood is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from llm_inference_simulator.catalog.model_spec import (
     ModelSpec,
 )
 from llm_inference_simulator.catalog.quantization import read_quantization
+from llm_inference_simulator.catalog.vision import read_vision
 from llm_inference_simulator.errors import unknown_name
 from llm_inference_simulator.files import read_mapping
 
@@ -67,6 +68,9 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
     tied = keys if "tie_word_embeddings" in keys else outer
     context = read_context_length(keys, model_type)
     quantized = outer.section("quantization_config") or keys.section("quantization_config")
+    mla = _latent_attention(keys) if family.mla else None
+    vision = read_vision(outer, hidden)
+    global_heads = _global_heads(keys, model_type, heads, head_dim, key_value_heads)
     # Gemma 4's dense layers lack the three norms that join experts and MLP.
     norms = 4 if family.experts == "gemma4" and moe is None else family.norms_per_layer
     _refuse_unlike_layers(keys, hidden)
@@ -87,7 +91,7 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
         dtype=_dtype(keys, outer),
         attention_kinds=kinds,
         window=window,
-        global_heads=_global_heads(keys, model_type, heads, head_dim, key_value_heads),
+        global_heads=global_heads,
         qkv_bias=qkv_bias,
         attention_output_bias=bias if family.output_bias is None else family.output_bias,
         mlp_bias=(
@@ -101,8 +105,11 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
         learned_positions=(
             0 if family.position_offset is None else context + family.position_offset
         ),
+        rotary_elements=_rotary_elements(keys, family, context, head_dim, mla, global_heads),
         moe=moe,
-        mla=_latent_attention(keys) if family.mla else None,
+        mla=mla,
+        vision=vision,
+        unknown_vision=_unknown_vision(outer) if vision is None else None,
         quantization=(
             read_quantization(quantized, layers, moe.layers if moe else (False,) * layers)
             if quantized
@@ -269,6 +276,35 @@ def _latent_attention(keys: ConfigKeys) -> MlaSpec:
         index_head_dim=keys.integer("index_head_dim") if indexed else 0,
         index_top_k=keys.integer("index_topk") if indexed else 0,
     )
+
+
+def _rotary_elements(
+    keys: ConfigKeys,
+    family: Family,
+    context: int,
+    head_dim: int,
+    mla: MlaSpec | None,
+    global_heads: HeadSpec | None,
+) -> int:
+    """Size of vLLM's tables of cosines and sines: the whole context times the rotated dimensions.
+
+    Gemma has one for each kind of layer, the others one for all.
+    """
+    if family.position_offset is not None:
+        return 0
+    if mla is not None:
+        return context * mla.qk_rope_head_dim
+    rotated = int(head_dim * keys.number("partial_rotary_factor", default=1.0))
+    if global_heads is not None:
+        rotated += global_heads.head_dim
+    elif family.windows == "every_sixth":  # Gemma 3: its two kinds have bases of their own
+        rotated *= 2
+    return context * rotated
+
+
+def _unknown_vision(outer: ConfigKeys) -> str | None:
+    section = outer.section("vision_config")
+    return None if section is None else str(section.data.get("model_type", "of no model_type"))
 
 
 def _refuse_unlike_layers(keys: ConfigKeys, hidden: int) -> None:

@@ -68,18 +68,47 @@ def _spec(
         weight_only=weight_only,
         group_size=group_size,
         overhead_bits=overhead_bits,
+        block_width=_block_width(keys),
+        fp8_kv_cache=_fp8_kv_cache(keys),
         components=components,
     )
 
 
+def _block_width(keys: ConfigKeys) -> int | None:
+    """Larger side of the blocks that share a scale: what a rank's share must be a multiple of."""
+    block = _block(keys)
+    return None if block is None else max(block)
+
+
+def _fp8_kv_cache(keys: ConfigKeys) -> bool:
+    """Whether the file asks for an FP8 cache, which vLLM then uses for ``auto``."""
+    algorithm = keys.data.get("kv_cache_quant_algo")
+    if algorithm is not None:
+        if str(algorithm).upper() != "FP8":
+            raise keys.fail(f"kv_cache_quant_algo={algorithm!r} is not understood: only FP8 is")
+        return True
+    scheme = keys.section("kv_cache_scheme")
+    if scheme is None:
+        return False
+    bits, kind = scheme.integer("num_bits"), scheme.text("type")
+    if (bits, kind) != (8, "float"):
+        raise scheme.fail(f"a KV cache of {bits}-bit {kind} is not understood: only 8-bit float is")
+    return True
+
+
 def _block_scale_bits(keys: ConfigKeys) -> float:
     """One float32 scale per block of weights; per-tensor scales weigh nothing."""
+    block = _block(keys)
+    return 0.0 if block is None else 32.0 / float(block[0] * block[1])
+
+
+def _block(keys: ConfigKeys) -> tuple[int, int] | None:
     block = keys.sequence("weight_block_size")
     if block is None:
-        return 0.0
+        return None
     if len(block) != 2 or not all(type(side) is int and side > 0 for side in block):
         raise keys.fail(f"weight_block_size={block!r} must be two positive whole numbers")
-    return 32.0 / float(block[0] * block[1])
+    return block[0], block[1]
 
 
 def _integer_format(keys: ConfigKeys, bits: int) -> QuantizedFormat:
