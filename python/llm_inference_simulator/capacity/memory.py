@@ -90,7 +90,9 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
     rows = min(engine.max_num_seqs, tokens)
     hidden_states = tokens * model.hidden_size * DTYPE_BYTES
     phases = [
-        tokens * _layer_elements(model, tp) * DTYPE_BYTES,
+        # A second copy of the rotary tables during the first pass is inferred, not read: with it
+        # Llama 4's blocks (10 million positions, 2.7 GB) agree, and no other run could show it.
+        (tokens * _layer_elements(model, tp) + model.rotary_elements) * DTYPE_BYTES,
         hidden_states + rows * model.vocab_size * SAMPLER_BYTES_PER_LOGIT,
     ]
     lasting = 0.0

@@ -71,6 +71,9 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
     mla = _latent_attention(keys) if family.mla else None
     vision = read_vision(outer, hidden)
     global_heads = _global_heads(keys, model_type, heads, head_dim, key_value_heads)
+    rotated = mla.qk_rope_head_dim if mla else _rotated_dimensions(keys, family, head_dim)
+    if global_heads is not None:
+        rotated += global_heads.head_dim
     # Gemma 4's dense layers lack the three norms that join experts and MLP.
     norms = 4 if family.experts == "gemma4" and moe is None else family.norms_per_layer
     _refuse_unlike_layers(keys, hidden)
@@ -105,7 +108,7 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
         learned_positions=(
             0 if family.position_offset is None else context + family.position_offset
         ),
-        rotary_elements=_rotary_elements(keys, family, context, head_dim, mla, global_heads),
+        rotary_elements=context * rotated,
         moe=moe,
         mla=mla,
         vision=vision,
@@ -278,28 +281,12 @@ def _latent_attention(keys: ConfigKeys) -> MlaSpec:
     )
 
 
-def _rotary_elements(
-    keys: ConfigKeys,
-    family: Family,
-    context: int,
-    head_dim: int,
-    mla: MlaSpec | None,
-    global_heads: HeadSpec | None,
-) -> int:
-    """Size of vLLM's tables of cosines and sines: the whole context times the rotated dimensions.
-
-    Gemma has one for each kind of layer, the others one for all.
-    """
+def _rotated_dimensions(keys: ConfigKeys, family: Family, head_dim: int) -> int:
+    """Columns of vLLM's table of cosines and sines; Gemma 3's two kinds of layers have one each."""
     if family.position_offset is not None:
         return 0
-    if mla is not None:
-        return context * mla.qk_rope_head_dim
     rotated = int(head_dim * keys.number("partial_rotary_factor", default=1.0))
-    if global_heads is not None:
-        rotated += global_heads.head_dim
-    elif family.windows == "every_sixth":  # Gemma 3: its two kinds have bases of their own
-        rotated *= 2
-    return context * rotated
+    return 2 * rotated if family.windows == "every_sixth" else rotated
 
 
 def _unknown_vision(outer: ConfigKeys) -> str | None:
