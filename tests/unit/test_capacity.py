@@ -215,8 +215,13 @@ def test_whole_prompts_must_fit_a_step() -> None:
         plan("llama-3.1-8b", enable_chunked_prefill=False)
 
 
-def test_windows_are_counted_as_full_attention_with_a_warning() -> None:
-    assert "12 of 24 layers keep a window of 128" in plan("gpt-oss-20b").warnings[0]
+def test_windows_are_noted_where_a_sequence_outgrows_them() -> None:
+    (hybrid,) = plan("gpt-oss-20b", max_model_len=32_768).warnings
+    assert "12 of 24 layers keep a window of 128" in hybrid
+    assert "short ones take 2.00" in hybrid
+    (windowed,) = plan("mistral-7b-v0.1", max_model_len=32_768).warnings
+    assert "all 32 layers keep a window of 4096" in windowed
+    assert plan("mistral-7b-v0.1", max_model_len=4096).warnings == ()
 
 
 def test_an_override_sets_the_bytes_of_the_cache_too() -> None:

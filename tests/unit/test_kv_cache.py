@@ -14,10 +14,12 @@ from llm_inference_simulator.capacity import (
     kv_layout,
     plan_memory,
 )
-from llm_inference_simulator.catalog.models import load_model
+from llm_inference_simulator.catalog.model_config import parse_model_config
+from llm_inference_simulator.catalog.models import list_models, load_model
 from llm_inference_simulator.catalog.xpus import load_xpu
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.files import read_mapping
 
 KIB = 1024
 
@@ -87,11 +89,7 @@ def test_one_kind_of_layers_needs_no_conversion() -> None:
 
 
 def test_pages_that_do_not_divide_are_refused() -> None:
-    data: dict[str, Any] = {"global_head_dim": 320, "num_global_key_value_heads": 2}
-    from llm_inference_simulator.catalog.model_config import parse_model_config
-    from llm_inference_simulator.catalog.models import list_models
-    from llm_inference_simulator.files import read_mapping
-
+    data = {"global_head_dim": 320, "num_global_key_value_heads": 2}
     file = next(entry.config_file for entry in list_models() if entry.name == "gemma-4-26b-a4b")
     config = read_mapping(file, "model configuration")
     config["text_config"] = {**config["text_config"], **data}

@@ -78,6 +78,12 @@ def test_llama_4_loads_its_vision_tower() -> None:
     assert "vision" not in spec.parameters()
 
 
+def test_gemma_4_takes_what_vllm_logged_when_loading() -> None:
+    # "Model loading took 48.5 GiB memory" (google/gemma-4-26B-A4B on A100, vLLM 0.19).
+    loaded = weight_bytes_per_rank(load_model("gemma-4"), ENGINE, 1)
+    assert loaded / 2**30 == pytest.approx(48.5, abs=0.1)
+
+
 def test_an_unknown_vision_tower_is_noted() -> None:
     spec = model("llama-3.1-8b", vision_config={"model_type": "mystery_vision"})
     warnings = plan_memory(spec, load_xpu("h100"), ENGINE, 1).warnings

@@ -32,6 +32,7 @@ class KvGroup:
     block_size: int
     """Tokens of a block."""
     window: int | None = None
+    """Tokens whose blocks it keeps; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,12 @@ def kv_layout(model: ModelSpec, engine: EngineConfig, tensor_parallel_size: int)
         layers[kind, page] += 1
     kinds = {kind for kind, _ in layers}
     if len(kinds) == 1:
+        # Where all layers have windows vLLM gives back what has left them; the engine's blocks
+        # cannot, and a pool scaled up for long sequences would not hold as many short ones.
         (kind,) = kinds
-        groups = [KvGroup(kind, size, _window(model, kind))]
         block_bytes = sum(page * count for (_, page), count in layers.items())
-        return KvLayout(tuple(groups), block_bytes, size, engine.max_num_batched_tokens)
+        group = KvGroup(kind, size)
+        return KvLayout((group,), block_bytes, size, engine.max_num_batched_tokens)
     largest = max(page for _, page in layers)
     for _, page in layers:
         if largest % page:
@@ -121,15 +124,11 @@ def kv_layout(model: ModelSpec, engine: EngineConfig, tensor_parallel_size: int)
     counts = list(layers.values())
     group_size = max(counts) if max(counts) < PADDING_RATIO * min(counts) else min(counts)
     groups = [
-        KvGroup(kind, size * (largest // page), _window(model, kind))
+        KvGroup(kind, size * (largest // page), None if kind == "full" else model.window)
         for (kind, page), count in layers.items()
         for _ in range(-(-count // group_size))
     ]
     return KvLayout(tuple(groups), largest * group_size, size, engine.max_num_batched_tokens)
-
-
-def _window(model: ModelSpec, kind: AttentionKind) -> int | None:
-    return None if kind == "full" else model.window
 
 
 def _layer_bytes(model: ModelSpec, layer: int, width: int, tensor_parallel_size: int) -> int:

@@ -172,6 +172,11 @@ def _warnings(
             f"max_model_len={max_model_len} exceeds the {longest} tokens of the KV cache: "
             "longer requests are rejected"
         )
+    if model.windowed_layers == model.num_layers and (model.window or 0) < max_model_len:
+        warnings.append(
+            f"all {model.num_layers} layers keep a window of {model.window} tokens; the KV cache "
+            "counts them as full attention, which vLLM's does not"
+        )
     shortest = sum(engine.block_size / group.block_size for group in budget.layout.groups)
     per_block = budget.layout.blocks_per_token_block(max_model_len)
     if shortest > per_block:

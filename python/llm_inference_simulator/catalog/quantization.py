@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 
 from llm_inference_simulator.catalog.config_keys import ConfigKeys
 from llm_inference_simulator.catalog.model_spec import (
@@ -19,6 +20,22 @@ _NEVER = re.compile(
     r"lm_head|embed|norm|router|shared_expert_gate|\bgate$|gate\$|e_score|vision|visual|audio"
     r"|multi_modal|multimodal|projector|mtp|eh_proj|conv1d|indexer|^gate$"
 )
+_PART = re.compile(r"([a-z_]+_proj(?:_with_mqa)?|fc1|fc2|c_fc)$")
+_WHOLE = {
+    "attention": (
+        {"q_proj", "k_proj", "v_proj", "o_proj"},
+        {"qkv_proj", "o_proj"},
+        {"q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+        {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+    ),
+    "mlp": (
+        {"gate_proj", "up_proj", "down_proj"},
+        {"gate_up_proj", "down_proj"},
+        {"fc1", "fc2"},
+        {"c_fc", "c_proj"},
+    ),
+}
+"""Matrices that make up a component, under the names of the different families."""
 _LAYER = re.compile(r"layers?\\?\.(\d+)(?!\d)")
 
 
@@ -192,8 +209,8 @@ def _quantized_components(
     keys: ConfigKeys, ignored: list[str], num_layers: int, moe_layers: tuple[bool, ...]
 ) -> tuple[str, ...]:
     """Components left after the ignored modules; each must be ignored whole or not at all."""
-    skipped: dict[str, set[int]] = {name: set() for name in QUANTIZED_COMPONENTS}
     everywhere = set(range(num_layers))
+    parts: dict[tuple[str, int], set[str]] = defaultdict(set)
     for module in ignored:
         if _NEVER.search(module):
             continue
@@ -201,8 +218,11 @@ def _quantized_components(
         if not names:
             raise keys.fail(f"module {module!r}, left unquantised, is not understood")
         numbered = _LAYER.search(module)
+        part = _PART.search(module)
         for name in names:
-            skipped[name] |= {int(numbered[1])} if numbered else everywhere
+            for layer in {int(numbered[1])} if numbered else everywhere:
+                parts[name, layer].add(part[1] if part else "")
+    skipped = {name: _whole_layers(keys, name, parts) for name in QUANTIZED_COMPONENTS}
     routed = {layer for layer, moe in enumerate(moe_layers) if moe}
     owned = {
         "attention": everywhere,
@@ -221,6 +241,22 @@ def _quantized_components(
                 f"{len(owned[name])}), which is not priced"
             )
     return tuple(kept)
+
+
+def _whole_layers(keys: ConfigKeys, name: str, parts: dict[tuple[str, int], set[str]]) -> set[int]:
+    """Layers in which all matrices of a component are left out; refuse a part of them."""
+    layers = set()
+    for (component, layer), names in parts.items():
+        if component != name:
+            continue
+        alternatives = _WHOLE.get("mlp" if "expert" in name else name, ())
+        if "" not in names and not any(whole <= names for whole in alternatives):
+            raise keys.fail(
+                f"only {', '.join(sorted(names))} of {name} in layer {layer} are left unquantised, "
+                "which is not priced"
+            )
+        layers.add(layer)
+    return layers
 
 
 def _components_of(module: str) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ def read_vision(outer: ConfigKeys, text_hidden_size: int) -> VisionSpec | None:
         return _llama4(keys, text_hidden_size)
     if kind == "siglip_vision_model":
         return _siglip(keys, outer.integer("mm_tokens_per_image", default=256), text_hidden_size)
+    if kind == "gemma4_vision":
+        return _gemma4(keys, text_hidden_size)
     return None
 
 
@@ -73,6 +75,22 @@ def _siglip(keys: ConfigKeys, prompt_tokens: int, text_hidden_size: int) -> Visi
         intermediate_size=width,
         patches=positions,
         prompt_tokens=prompt_tokens,
+    )
+
+
+def _gemma4(keys: ConfigKeys, text_hidden_size: int) -> VisionSpec:
+    """Gated MLP and no biases; learned positions for height and for width."""
+    hidden, width = keys.integer("hidden_size"), keys.integer("intermediate_size")
+    tokens = keys.integer("default_output_length")
+    layer = 4 * hidden**2 + 3 * hidden * width + 4 * hidden + 2 * keys.integer("head_dim")
+    ends = (3 * keys.integer("patch_size") ** 2 + text_hidden_size) * hidden
+    positions = 2 * keys.integer("position_embedding_size") * hidden
+    return VisionSpec(
+        parameters=keys.integer("num_hidden_layers") * layer + ends + positions,
+        hidden_size=hidden,
+        intermediate_size=width,
+        patches=tokens * keys.integer("pooling_kernel_size") ** 2,
+        prompt_tokens=tokens,
     )
 
 
