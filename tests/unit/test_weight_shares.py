@@ -69,6 +69,45 @@ def test_what_the_file_excludes_stays_in_16_bits() -> None:
     assert weight_bytes_per_rank(spec, ENGINE, 1) == expected
 
 
+def int4_group(*targets: str, bits: int = 4) -> dict[str, Any]:
+    return {"targets": list(targets), "weights": {"num_bits": bits, "type": "int"}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "components"),
+    [
+        ([int4_group("Linear")], ("attention", "mlp", "experts", "shared_experts")),
+        ([int4_group("re:.*self_attn.*_proj$")], ("attention",)),
+        ([int4_group("re:.*mlp.*_proj$")], ("mlp", "experts", "shared_experts")),
+        (
+            [int4_group(r"re:.*self_attn\..*"), int4_group(r"re:.*mlp\.experts.*")],
+            ("attention", "experts"),
+        ),
+    ],
+)
+def test_targets_say_what_is_quantised(groups: list[Any], components: tuple[str, ...]) -> None:
+    section = {"quant_method": "compressed-tensors", "config_groups": dict(enumerate(groups))}
+    quantization = model("mixtral-8x7b", section).quantization
+    assert quantization is not None
+    assert quantization.components == components
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ([int4_group("re:.*q_proj")], r"leave out model\.layers\.0\.self_attn\.k_proj"),
+        ([int4_group("re:.*mamba.*")], "name no known module"),
+        ([int4_group("re:(")], "no regular expression"),
+        ([int4_group("Conv2d")], "'Conv2d' is neither"),
+        ([int4_group("re:.*attn.*"), int4_group("re:.*mlp.*", bits=8)], "different formats"),
+    ],
+)
+def test_targets_that_cannot_be_priced_are_refused(groups: list[Any], words: str) -> None:
+    section = {"quant_method": "compressed-tensors", "config_groups": dict(enumerate(groups))}
+    with pytest.raises(ConfigError, match=words):
+        model("mixtral-8x7b", section)
+
+
 def test_llama_4_loads_its_vision_tower() -> None:
     spec = load_model("llama-4-scout")
     assert spec.vision is not None

@@ -26,12 +26,13 @@ DTYPE_BYTES = 2
 
 RUNTIME_BYTES = 420_000_000
 """CUDA modules and library workspaces outside PyTorch's pool, and the error of the total that the
-driver reports. Fitted to the dense runs of vLLM 0.15.1 on one H100 (their residuals: 222 to
-662 MB)."""
+driver reports. CUDA graphs are not in it: vLLM 0.15 captures them afterwards, in the memory that
+``gpu_memory_utilization`` leaves. Fitted to the dense runs of vLLM 0.15.1 on one H100, whose
+remainders are 222, 314 and 662 MB."""
 
 COLLECTIVE_BYTES = 210_000_000
 """Buffers of NCCL and of the custom all-reduce in a tensor-parallel group. Fitted to the dense runs
-on two and four H100 (residuals with :data:`RUNTIME_BYTES`: 459 to 806 MB)."""
+on two and four H100, whose remainders, :data:`RUNTIME_BYTES` included, are 459 to 806 MB."""
 
 SAMPLER_BYTES_PER_LOGIT = 50
 """At the peak of the profiling run's sampling, which is PyTorch's sort of all rows at once: the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 
 from llm_inference_simulator.catalog.config_keys import ConfigKeys
 from llm_inference_simulator.catalog.model_spec import (
@@ -36,6 +37,16 @@ _WHOLE = {
     ),
 }
 """Matrices that make up a component, under the names of the different families."""
+_MODULES = {
+    **{f"model.layers.0.self_attn.{part}_proj": "attention" for part in "qkvo"},
+    **{f"model.layers.0.mlp.{part}_proj": "mlp" for part in ("gate", "up", "down")},
+    **{f"model.layers.0.mlp.experts.0.{part}_proj": "experts" for part in ("gate", "up", "down")},
+    **{
+        f"model.layers.0.mlp.shared_experts.{part}_proj": "shared_experts"
+        for part in ("gate", "up", "down")
+    },
+}
+"""Names that a pattern of modules is tried on."""
 _LAYER = re.compile(r"layers?\\?\.(\d+)(?!\d)")
 
 
@@ -168,12 +179,51 @@ def _model_opt(keys: ConfigKeys, components: tuple[str, ...]) -> QuantizationSpe
 
 
 def _compressed_tensors(keys: ConfigKeys, components: tuple[str, ...]) -> QuantizationSpec:
+    """Groups of modules with a format each; more than one format is refused."""
     groups = keys.section("config_groups")
-    if groups is None or len(groups.data) != 1:
-        raise keys.fail("config_groups must hold exactly one group: mixed formats are not priced")
-    group = groups.section(next(iter(groups.data)))
-    weights = group.section("weights") if group is not None else None
-    if group is None or weights is None:
+    if groups is None or not groups.data:
+        raise keys.fail("config_groups must hold at least one group")
+    specs, targeted = [], set()
+    for name in groups.data:
+        group = groups.section(name)
+        if group is None:
+            raise groups.fail(f"{name} must be a mapping")
+        specs.append(_group_format(keys, group, components))
+        targeted |= _targeted_components(group)
+    if any(spec != specs[0] for spec in specs):
+        formats = ", ".join(sorted({spec.format for spec in specs}))
+        raise keys.fail(f"config_groups hold different formats ({formats}), which is not priced")
+    return replace(specs[0], components=tuple(name for name in components if name in targeted))
+
+
+def _targeted_components(group: ConfigKeys) -> set[str]:
+    """Components that a group's ``targets`` name: all linear layers, or patterns of modules."""
+    targets = group.sequence("targets") or ["Linear"]
+    if "Linear" in targets:
+        return set(QUANTIZED_COMPONENTS)
+    found = set()
+    for target in targets:
+        if not isinstance(target, str) or not target.startswith("re:"):
+            raise group.fail(f"targets: {target!r} is neither 'Linear' nor a 're:' pattern")
+        try:
+            pattern = re.compile(target.removeprefix("re:"))
+        except re.error as error:
+            raise group.fail(f"targets: {target!r} is no regular expression: {error}") from None
+        found |= {module for module in _MODULES if pattern.match(module)}
+    components = {name for module, name in _MODULES.items() if module in found}
+    for module, name in _MODULES.items():
+        if name in components and module not in found:
+            raise group.fail(f"targets leave out {module}, a part of {name}, which is not priced")
+    if not components:
+        raise group.fail(f"targets {targets!r} name no known module")
+    return components
+
+
+def _group_format(
+    keys: ConfigKeys, group: ConfigKeys, components: tuple[str, ...]
+) -> QuantizationSpec:
+    weights = group.section("weights")
+    if weights is None:
         raise keys.fail("config_groups: the group must say how 'weights' are quantised")
     weight_only = group.section("input_activations") is None
     bits, kind = weights.integer("num_bits"), weights.text("type")
