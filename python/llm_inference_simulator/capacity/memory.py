@@ -1,8 +1,8 @@
 """What an accelerator holds beside the KV blocks: weights, the profiling run's peak, the runtime.
 
 Read from vLLM 0.15.1 (``memory_profiling``, ``profile_run``, ``_dummy_sampler_run``, the fused
-experts' workspaces) and PyTorch's CUDA sort. Only :data:`RUNTIME_BYTES` and
-:data:`COLLECTIVE_BYTES` are fitted.
+experts' workspaces) and PyTorch's CUDA sort. :data:`RUNTIME_BYTES` and :data:`COLLECTIVE_BYTES` are
+fitted, and the copy of the rotary tables in :func:`activation_bytes` is inferred.
 """
 
 from __future__ import annotations
@@ -24,20 +24,31 @@ from llm_inference_simulator.errors import ConfigError
 DTYPE_BYTES = 2
 """Of an unquantised weight or activation: every ``dtype`` that an engine may have has 16 bits."""
 
-RUNTIME_BYTES = 420_000_000
+RUNTIME_BYTES = 560_000_000
 """CUDA modules and library workspaces outside PyTorch's pool, and the error of the total that the
 driver reports. CUDA graphs are not in it: vLLM 0.15 captures them afterwards, in the memory that
 ``gpu_memory_utilization`` leaves. Fitted to the dense runs of vLLM 0.15.1 on one H100, whose
-remainders are 222, 314 and 662 MB."""
+remainders are 271, 547 and 863 MB."""
 
-COLLECTIVE_BYTES = 210_000_000
-"""Buffers of NCCL and of the custom all-reduce in a tensor-parallel group. Fitted to the dense runs
-on two and four H100, whose remainders, :data:`RUNTIME_BYTES` included, are 459 to 806 MB."""
+COLLECTIVE_BYTES = 140_000_000
+"""Buffers of NCCL and of the custom all-reduce in a tensor-parallel group. Fitted to the runs on
+two and four H100, whose remainders, :data:`RUNTIME_BYTES` included, are 638 to 904 MB."""
 
-SAMPLER_BYTES_PER_LOGIT = 50
-"""At the peak of the profiling run's sampling, which is PyTorch's sort of all rows at once: the
-logits in 16 and in 32 bits (2 + 4), sorted values and 64-bit indices (4 + 8), pairs of row and
-index before and after the radix sort (8 + 8), its keys (4) and its own second buffers (4 + 8)."""
+SAMPLED_BYTES_PER_LOGIT = 27
+"""While sampling masks the sorted logits: logits in 16 and in 32 bits (2 + 4), sorted values and
+64-bit indices (4 + 8), their probabilities (4), a mask (1) and the values put back in order (4)."""
+
+FULL_SORT_ROWS = 2
+SEGMENTED_SORT_ROWS = 128
+"""Rows from which PyTorch's CUDA sort takes all rows as one long one, and each on its own."""
+
+FULL_SORT_BYTES_PER_LOGIT = 50
+"""Its inputs and outputs (18, as above), pairs of row and index before and after the radix sort
+(8 + 8), the keys (4), and the radix sort's second buffers for both (4 + 8)."""
+
+SEGMENTED_SORT_BYTES_PER_LOGIT = 38
+"""Its inputs and outputs (18), indices to begin with (8), the radix sort's second buffers
+(4 + 8)."""
 
 MOE_CHUNK_TOKENS = 16_384
 """Most tokens that the fused experts take at once (vLLM's VLLM_FUSED_MOE_CHUNK_SIZE)."""
@@ -91,10 +102,11 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
     rows = min(engine.max_num_seqs, tokens)
     hidden_states = tokens * model.hidden_size * DTYPE_BYTES
     phases = [
-        # A second copy of the rotary tables during the first pass is inferred, not read: with it
-        # Llama 4's blocks (10 million positions, 2.7 GB) agree, and no other run could show it.
+        # That the first pass holds a second copy of the rotary tables is inferred, not read: else
+        # Llama 4 (10 million positions, 2.7 GB) would have 13 % more blocks than vLLM logged. The
+        # other models' tables are too small to show it.
         (tokens * _layer_elements(model, tp) + model.rotary_elements) * DTYPE_BYTES,
-        hidden_states + rows * model.vocab_size * SAMPLER_BYTES_PER_LOGIT,
+        hidden_states + rows * model.vocab_size * _bytes_per_logit(rows),
     ]
     lasting = 0.0
     if model.vision is not None:
@@ -109,6 +121,13 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
 def runtime_bytes(tensor_parallel_size: int) -> int:
     """What lies outside PyTorch's pool."""
     return RUNTIME_BYTES + (COLLECTIVE_BYTES if tensor_parallel_size > 1 else 0)
+
+
+def _bytes_per_logit(rows: int) -> int:
+    """Peak of sampling ``rows`` rows, by the kernel that sorts them."""
+    if rows >= SEGMENTED_SORT_ROWS:
+        return SEGMENTED_SORT_BYTES_PER_LOGIT
+    return FULL_SORT_BYTES_PER_LOGIT if rows >= FULL_SORT_ROWS else SAMPLED_BYTES_PER_LOGIT
 
 
 def _layer_elements(model: ModelSpec, tp: int) -> float:
