@@ -99,7 +99,7 @@ class OperationCost:
 
     @property
     def provenance(self) -> str:
-        """Its time is "measured", "interpolated", "extrapolated" or "analytic"."""
+        """Its time is "measured", "interpolated", "fitted", "extrapolated" or "analytic"."""
 
 @final
 class CostModel:

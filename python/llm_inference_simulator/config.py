@@ -149,6 +149,9 @@ class EngineConfig(Section):
     """Share of the KV blocks that admission leaves free while others run."""
     async_scheduling: bool = True
     """Decide the next step while the current one runs; off, host work adds to every step."""
+    generation_config: Literal["auto", "vllm"] = "auto"
+    """Whether requests have the sampling parameters that the model's generation_config.json asks
+    for (vLLM's default), or vLLM's neutral ones: repetition penalties make steps longer."""
     scheduling_overhead_ms: Milliseconds = 0.0
     """Host time before a step can start; ``async_scheduling`` hides it behind the step before."""
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"

@@ -14,13 +14,11 @@ Microseconds = Annotated[float, Field(ge=0, le=1e3 * LONGEST_MS, allow_inf_nan=F
 class HostOverheads(Section):
     """Constants that every model on an accelerator shares."""
 
-    step_overhead_us: Microseconds = 0.0
-    """Of every step: launch of its graph, sampling, the host's part between steps."""
-    sequence_overhead_us: Microseconds = 0.0
-    """Of each request in a step."""
     kernel_latency_us: Microseconds = 0.0
     """Of each elementwise kernel, beside the bytes it moves."""
-    mixed_layer_overhead_us: Microseconds = 0.0
-    """Of each layer in a step with prompt tokens: it runs as pieces, not as one CUDA graph."""
-    mixed_steps_use_graphs: bool = False
-    """Whether all-reduces of such steps cost what they cost inside a CUDA graph."""
+    step_overhead_us: Microseconds = 0.0
+    """Of every step: what the host adds between two of them."""
+    all_reduce_factor: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 1.0
+    """Time of an all-reduce inside a model over the measured one: there its ranks arrive together."""
+    penalties_step_us: Microseconds = 0.0
+    """Of a step whose requests have repetition penalties: counting and masking of the logits."""

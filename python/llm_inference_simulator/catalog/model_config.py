@@ -6,6 +6,7 @@ read. Everything that would change the language model's sizes and is not underst
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from llm_inference_simulator.catalog.model_spec import (
 from llm_inference_simulator.catalog.quantization import read_quantization
 from llm_inference_simulator.catalog.vision import read_vision
 from llm_inference_simulator.errors import unknown_name
+from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import read_mapping
 
 _KINDS: dict[str, AttentionKind] = {
@@ -37,7 +39,8 @@ _LLAMA4_FULL_ATTENTION_INTERVAL = 4
 def read_model_config(path: Path, *, name: str | None = None) -> ModelSpec:
     """Read a config.json, or the folder that holds it, with ModelOpt's quantisation file beside it.
 
-    Raises :class:`ConfigError` naming the key that is missing, wrong or not understood.
+    ``generation_config.json`` beside it gives the sampling defaults. Raises :class:`ConfigError`
+    naming the key that is missing, wrong or not understood.
     """
     file = path / "config.json" if path.is_dir() else path
     data = read_mapping(file, "model configuration")
@@ -48,7 +51,28 @@ def read_model_config(path: Path, *, name: str | None = None) -> ModelSpec:
             {"quant_method": "modelopt", **section} if isinstance(section, dict) else section
         )
     default_name = file.parent.name if file.name == "config.json" else file.stem
-    return parse_model_config(data, name=name or default_name or "model", source=str(path))
+    spec = parse_model_config(data, name=name or default_name or "model", source=str(path))
+    return replace(spec, repetition_penalty=_repetition_penalty(file))
+
+
+def _repetition_penalty(config_file: Path) -> float:
+    """What the checkpoint's sampling defaults ask for, in the file beside its config.json."""
+    beside = (
+        "generation_config.json"
+        if config_file.name == "config.json"
+        else f"{config_file.stem}.generation.json"
+    )
+    file = config_file.with_name(beside)
+    if not file.is_file():
+        return 1.0
+    data = read_mapping(file, "generation configuration")
+    value = data.get("repetition_penalty", 1.0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
+        raise ConfigError(
+            f"generation configuration {file}: repetition_penalty={value!r} must be a number above "
+            "0; 1 means none"
+        )
+    return float(value)
 
 
 def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> ModelSpec:

@@ -166,6 +166,9 @@ class ModelSpec:
     unknown_vision: str | None = None
     """``model_type`` of a vision tower that is there but whose size is not known."""
 
+    repetition_penalty: float = 1.0
+    """What the checkpoint's sampling defaults ask for; 1: nothing. vLLM's server follows them."""
+
     def heads_of(self, layer: int) -> HeadSpec:
         """Attention heads of a layer (of no meaning where attention is latent)."""
         if self.global_heads is not None and self.attention_kinds[layer] == "full":

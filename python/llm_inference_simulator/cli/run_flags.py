@@ -172,6 +172,12 @@ ENGINE = Group(
             negatable=True,
         ),
         Flag(
+            "--generation-config",
+            str,
+            "NAME",
+            "sampling defaults of requests: auto, the model's, or vllm, neutral (default: auto)",
+        ),
+        Flag(
             "--scheduling-overhead-ms",
             real,
             "MS",
@@ -316,6 +322,12 @@ _LENGTHS = Group(
             token_count,
             "N",
             "different prompts per prefix, asked again and again (default: all new)",
+        ),
+        Flag(
+            "--random-prompt-order",
+            str,
+            "NAME",
+            "which of them is next: random, or cyclic, each in turn (default: random)",
         ),
         Flag(
             "--avg-input-length",

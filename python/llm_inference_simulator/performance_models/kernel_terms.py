@@ -38,9 +38,6 @@ SATURATING_QUERIES = 12_000
 less time: too few tiles to fill the accelerator. The knee in the attention times of a 2,048-token
 chunk grid on RTX PRO 6000 (188 units, 64 rows each; benchmark_data/README.md, kernel profiles)."""
 
-SEQS_END = float(2**20)
-"""A number of sequences beyond all engines."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
@@ -73,7 +70,8 @@ class TermBuilder:
     """How tokens spread over experts."""
     largest_step: int
     """Tokens of the largest step."""
-    num_layers: int
+    penalties: bool
+    """Whether requests have repetition penalties."""
 
     def terms(self, *, mixed: bool) -> list[Term]:
         """Terms of steps with prompt tokens, or of pure decode steps."""
@@ -83,7 +81,7 @@ class TermBuilder:
             if operation.module in measured or (operation.runs == "prefill" and not mixed):
                 continue
             found.extend(self._of(operation, mixed=mixed))
-        found.append(self._overhead(mixed=mixed))
+        found.extend(self._overhead())
         return found
 
     def _measured_modules(self) -> set[str]:
@@ -138,12 +136,13 @@ class TermBuilder:
         # Steps with prompt tokens do not run as one CUDA graph: their all-reduces are launched.
         launch = None
         if operation.kind == "all_reduce":
-            launch = "eager" if mixed and not self.overheads.mixed_steps_use_graphs else "graph"
+            launch = "eager" if mixed else "graph"
         curve = self.times.collective(operation.kind, shape.ranks, launch)
         if curve is None or shape.bytes_per_token == 0:
             return replace(self._analytic(operation), bound="communication")
+        factor = self.overheads.all_reduce_factor if operation.kind == "all_reduce" else 1.0
         tokens = curve.x / shape.bytes_per_token
-        term = self._by_tokens(operation, Curve(tokens, curve.seconds, curve.provenance))
+        term = self._by_tokens(operation, Curve(tokens, factor * curve.seconds, curve.provenance))
         return replace(term, bound="communication")
 
     def _attention(self, operation: Operation, grid: Grid | None, shape: Attention) -> Term:
@@ -192,21 +191,20 @@ class TermBuilder:
             window=window if windowed else 0,
         )
 
-    def _overhead(self, *, mixed: bool) -> Term:
-        overheads = self.overheads
-        step = overheads.step_overhead_us
-        if mixed:
-            step += overheads.mixed_layer_overhead_us * self.num_layers
-        per_seq = overheads.sequence_overhead_us
-        return Term(
-            name="overhead",
-            function="seqs",
-            x=[1.0, SEQS_END],
-            y=[],
-            values=[(step + per_seq) / 1e6, (step + per_seq * SEQS_END) / 1e6],
-            provenance="analytic",
-            bound="overhead",
-        )
+    def _overhead(self) -> Iterator[Term]:
+        constants = {"overhead": self.overheads.step_overhead_us}
+        if self.penalties:
+            constants["penalties"] = self.overheads.penalties_step_us
+        for name, microseconds in constants.items():
+            yield Term(
+                name=name,
+                function="seqs",
+                x=[1.0, 2.0],
+                y=[],
+                values=[microseconds / 1e6] * 2,
+                provenance="fitted",
+                bound="overhead",
+            )
 
     def _analytic(self, operation: Operation) -> Term:
         """Price an operation that no table has by the roofline, sampled at powers of two."""

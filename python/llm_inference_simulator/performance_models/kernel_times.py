@@ -23,8 +23,15 @@ from llm_inference_simulator.calibration.kernel_tables import KernelTable, Kerne
 from llm_inference_simulator.catalog import XpuSpec
 from llm_inference_simulator.performance_models.composition import Attention, Experts, Gemm
 
-Provenance = Literal["measured", "interpolated", "extrapolated", "analytic"]
-PROVENANCES: tuple[Provenance, ...] = ("measured", "interpolated", "extrapolated", "analytic")
+Provenance = Literal["measured", "interpolated", "fitted", "extrapolated", "analytic"]
+PROVENANCES: tuple[Provenance, ...] = (
+    "measured",
+    "interpolated",
+    "fitted",
+    "extrapolated",
+    "analytic",
+)
+"""From what is surest on; ``fitted``: a constant estimated on whole runs."""
 
 Floats = NDArray[np.float64]
 

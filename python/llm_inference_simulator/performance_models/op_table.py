@@ -83,7 +83,8 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             kv_dtype="fp8" if self.engine.kv_cache_dtype == "fp8" else "bfloat16",
             distribution=self._distribution,
             largest_step=self.engine.max_num_batched_tokens,
-            num_layers=self.model.num_layers,
+            penalties=self.model.repetition_penalty != 1.0
+            and self.engine.generation_config == "auto",
         )
         self.decode_terms: list[Term] = builder.terms(mixed=False)
         self.mixed_terms: list[Term] = builder.terms(mixed=True)

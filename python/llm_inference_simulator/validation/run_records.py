@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from llm_inference_simulator.capacity import kv_layout
 from llm_inference_simulator.catalog import canonical_model_name, load_model, load_xpu
 from llm_inference_simulator.config import (
     Count,
+    EngineConfig,
     Fraction,
     PositiveReal,
     Section,
@@ -110,11 +112,13 @@ def _run(
             f"sys={record.sys} tokens: it counts the whole prompt"
         )
     measured = _given(record.measured_ms, f"{source}: measured_ms")
+    contradiction = _consistent(record, measured)
     blocks, notes = _logged_blocks(record)
     try:
         data = _configuration(record, blocks, settings.get("xpu"))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+    _count_pool_blocks(data, record)
     for section, fields in settings.items():
         both = section in data and isinstance(fields, Mapping)
         data[section] = {**data[section], **fields} if both else fields
@@ -125,7 +129,7 @@ def _run(
         config=SimulatorConfig.from_dict(data, source=source),
         measured=measured,
         stages=_stages(record, by_stage, source),
-        notes=(*notes, *_contradiction(record, measured)),
+        notes=(*notes, *contradiction),
     )
 
 
@@ -138,19 +142,22 @@ def _logged_blocks(record: RunRecord) -> tuple[int | None, tuple[str, ...]]:
     return None, ("num_gpu_blocks was not logged: the computed number is taken",)
 
 
-def _contradiction(record: RunRecord, measured: Latencies) -> tuple[str, ...]:
-    """Note where the latencies belong to another output length than the record's.
+def _consistent(record: RunRecord, measured: dict[str, float]) -> tuple[str, ...]:
+    """Let ITL follow from E2E and TTFT, as it is defined; note where the record says otherwise.
 
-    With one output length for all, (mean E2E - mean TTFT) / (output - 1) is ``itl_mean`` exactly.
+    Load generators count output tokens by tokenising the text again, which may find fewer than
+    were generated; E2E and TTFT are times of a clock.
     """
-    if not {"e2e_mean", "ttft_mean", "itl_mean"} <= measured.keys():
+    if not {"e2e_mean", "ttft_mean", "itl_mean"} <= measured.keys() or record.output < 2:
         return ()
-    gaps = (measured["e2e_mean"] - measured["ttft_mean"]) / measured["itl_mean"]
-    if abs(gaps - (record.output - 1)) <= _LARGEST_CONTRADICTION * (record.output - 1):
+    recorded = measured["itl_mean"]
+    measured["itl_mean"] = (measured["e2e_mean"] - measured["ttft_mean"]) / (record.output - 1)
+    if abs(recorded / measured["itl_mean"] - 1) <= _LARGEST_CONTRADICTION:
         return ()
+    counted = (measured["e2e_mean"] - measured["ttft_mean"]) / recorded + 1
     return (
-        f"the measured latencies fit {gaps + 1:,.0f} output tokens, not output={record.output}: "
-        "E2E and ITL cannot both be met",
+        f"the recorded itl_mean={recorded:g} fits {counted:,.0f} output tokens, not output="
+        f"{record.output}: ITL is taken from E2E and TTFT instead",
     )
 
 
@@ -184,6 +191,22 @@ def _configuration(record: RunRecord, blocks: int | None, xpu: str | None) -> di
     }
 
 
+def _count_pool_blocks(data: dict[str, Any], record: RunRecord) -> None:
+    """Turn logged blocks, one for ``block_size`` tokens, into the pool's that the option counts.
+
+    vLLM logs tokens over the block size; where layers form several groups, a token takes a block
+    in each.
+    """
+    engine = data["engine"]
+    if engine["num_gpu_blocks_override"] is None:
+        return
+    model = load_model(data["model"])
+    config = EngineConfig.model_validate(engine)
+    layout = kv_layout(model, config, record.tensor_parallel_size)
+    each = layout.blocks_per_token_block(record.max_model_len)
+    engine["num_gpu_blocks_override"] = round(engine["num_gpu_blocks_override"] * each)
+
+
 def _quantization(record: RunRecord) -> str | None:
     """Format to ask for: None where the model is stored in the record's precision already."""
     stored = load_model(record.model).quantization
@@ -207,7 +230,9 @@ def _stages(record: RunRecord, by_stage: Any, source: str) -> tuple[Stage, ...]:
             )
         for index, value in enumerate(by_stage):
             where = f"{source}: measured_ms_by_stage[{index}]"
-            measured[index] = _given(MeasuredLatencies.parse(value, source=where), where)
+            latencies = _given(MeasuredLatencies.parse(value, source=where), where)
+            _consistent(record, latencies)
+            measured[index] = latencies
     return tuple(
         Stage(request_rate=rate, seconds=seconds, measured=latencies)
         for (rate, seconds), latencies in zip(record.stages, measured, strict=True)

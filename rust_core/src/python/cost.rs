@@ -261,9 +261,10 @@ impl TryFrom<TermArgument> for Term {
         let provenance = match given.provenance.as_str() {
             "measured" => Provenance::Measured,
             "interpolated" => Provenance::Interpolated,
+            "fitted" => Provenance::Fitted,
             "extrapolated" => Provenance::Extrapolated,
             "analytic" => Provenance::Analytic,
-            other => return Err(unknown("provenance", other, "is not one of the four words")),
+            other => return Err(unknown("provenance", other, "is not one of the five words")),
         };
         let bound = match given.bound.as_deref() {
             None => None,

@@ -42,6 +42,8 @@ pub enum Provenance {
     Measured,
     /// Between measured shapes or sizes.
     Interpolated,
+    /// A constant estimated on whole runs.
+    Fitted,
     /// Beyond the measured ones.
     Extrapolated,
     /// The roofline's formula.
@@ -54,6 +56,7 @@ impl Provenance {
         match self {
             Self::Measured => "measured",
             Self::Interpolated => "interpolated",
+            Self::Fitted => "fitted",
             Self::Extrapolated => "extrapolated",
             Self::Analytic => "analytic",
         }
