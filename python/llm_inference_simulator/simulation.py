@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from llm_inference_simulator.aggregated_cluster import build_simulation, engine_settings
+from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
 from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import SimulatorConfig
@@ -91,6 +92,7 @@ def simulate(
         run.plan,
         run.cost_model,
         run.workload,
+        run.front_end,
         record_steps=record_steps,
         record_decisions=record_decisions,
     )
@@ -120,6 +122,7 @@ class _Run:
     plan: MemoryPlan
     workload: Workload
     cost_model: CostModel
+    front_end: FrontEndLatency
 
 
 def _prepare(
@@ -149,7 +152,8 @@ def _prepare(
         request_rate=request_rate,
         config_is_complete=config_is_complete,
     )
-    return _Run(setup, plan, workload, performance_model.cost_model())
+    front_end = resolve_front_end(config.front_end, performance_model.front_end)
+    return _Run(setup, plan, workload, performance_model.cost_model(), front_end)
 
 
 def _collect(

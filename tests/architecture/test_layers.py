@@ -20,6 +20,7 @@ LAYERS = [
     {"aggregated_cluster", "metrics", "diagnostics", "tables", "decisions"},
     {"results", "progress_bar"},
     {"simulation"},
+    {"calibrators"},
     {"cli"},
 ]
 """From the bottom up: a room imports its own layer and those above it in this list."""

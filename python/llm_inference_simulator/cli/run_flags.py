@@ -22,6 +22,7 @@ commands (without one: run)
   run     one simulation
   models  list the models of the catalogue, or show one
   xpus    list the accelerators of the catalogue, or show one
+  calibrate  fit the calibrated roofline to measurements
 
 example
   llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
@@ -204,10 +205,13 @@ _FRONT_END = Group(
             "--request-latency-ms",
             real,
             "MS",
-            "from client to engine: HTTP, tokenising (default: 0)",
+            "from client to engine: HTTP, tokenising (default: the calibration's, else 0)",
         ),
         Flag(
-            "--response-latency-ms", real, "MS", "from the end of a step to the client (default: 0)"
+            "--response-latency-ms",
+            real,
+            "MS",
+            "from the end of a step to the client (default: the calibration's, else 0)",
         ),
     ),
 )

@@ -19,6 +19,7 @@ from llm_inference_simulator.performance_models.core_roofline import (
     RooflineHardware,
     RooflineModelShape,
     WeightFormat,
+    achievable_bandwidth,
     achievable_flops,
     group_bandwidth,
     group_warnings,
@@ -88,7 +89,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
         rates = PhaseRates(
             linear_flops=achievable_flops(xpu, weights.compute_dtype),
             attention_flops=achievable_flops(xpu, "bfloat16"),
-            memory_bandwidth=xpu.memory_bytes_per_s * xpu.memory_efficiency,
+            memory_bandwidth=achievable_bandwidth(xpu),
         )
         return RooflineHardware(
             prefill=rates,
