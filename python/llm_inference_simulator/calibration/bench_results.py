@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,9 @@ def read_bench_result(path: Path, asked: AskedLengths | None = None) -> BenchRes
     if "elapsed_time" in last and "num_requests" in last:
         return _throughput(path, last, asked, source)
     raise CalibrationError(
-        f"benchmark result {path} is of no known kind (its keys: {', '.join(list(last)[:6])}): give "
-        "a result of vllm bench serve, latency or throughput, AIPerf's profile_export.jsonl or "
-        "GuideLLM's benchmarks.json"
+        f"benchmark result {path} is of no known kind (its keys: {', '.join(list(last)[:6])}): "
+        "give a result of vllm bench serve, latency or throughput, AIPerf's profile_export.jsonl "
+        "or GuideLLM's benchmarks.json"
     )
 
 
@@ -250,13 +250,7 @@ def _serve_aggregates(
         f"{path.name} was made without --save-detailed: arrivals and lengths are made up from its "
         "means"
     )
-    return _replace_warnings(result, (*result.warnings, warning))
-
-
-def _replace_warnings(result: BenchResult, warnings: tuple[str, ...]) -> BenchResult:
-    from dataclasses import replace
-
-    return replace(result, warnings=warnings)
+    return replace(result, warnings=(*result.warnings, warning))
 
 
 def _at_once(path: Path, data: Mapping[str, Any], asked: AskedLengths, batch: int) -> Requests:
@@ -286,7 +280,8 @@ def _latency(
             "--batch-size, --input-len and --output-len"
         )
     seconds = number(path, data, "avg_latency", least=1e-9)
-    return _offline(path, data, asked, asked.batch_size, seconds, "vllm bench latency", source)
+    requests = _at_once(path, data, asked, asked.batch_size)
+    return _offline(path, requests, source, seconds=seconds, kind="vllm bench latency")
 
 
 def _throughput(
@@ -301,26 +296,20 @@ def _throughput(
             f"benchmark result {path}: --input-len and --output-len make {told * requests} tokens, "
             f"the run had total_num_tokens={total:.0f}: correct the lengths"
         )
-    return _offline(path, data, asked, requests, seconds, "vllm bench throughput", source)
+    sent = _at_once(path, data, asked, requests)
+    return _offline(path, sent, source, seconds=seconds, kind="vllm bench throughput")
 
 
 def _offline(
-    path: Path,
-    data: dict[str, Any],
-    asked: AskedLengths,
-    batch: int,
-    seconds: float,
-    kind: str,
-    source: DataSource,
+    path: Path, requests: Requests, source: DataSource, *, seconds: float, kind: str
 ) -> BenchResult:
+    """A run without a server, of which only the whole time is known."""
     result = assemble(
         path,
-        _at_once(path, data, asked, batch),
+        requests,
         source,
         kind=kind,
         failed=0,
         extra_means={"duration": 1e3 * seconds},
     )
-    from dataclasses import replace
-
     return replace(result, through_server=False)

@@ -19,15 +19,20 @@ def beyond_range(
     if measured is None:
         return None
     # A step holds no more requests than tokens, and no context is longer than max_model_len.
+    requests = min(max_num_seqs, max_num_batched_tokens)
     limits = [
-        (max_num_batched_tokens, measured.prefill_tokens, "tokens a step", "max_num_batched_tokens"),
-        (min(max_num_seqs, max_num_batched_tokens), measured.sequences, "requests a step",
-         "max_num_seqs"),
-        (max_model_len, measured.context_tokens, "tokens of context", "max_model_len"),
-    ]  # fmt: skip
+        (
+            max_num_batched_tokens,
+            measured.prefill_tokens,
+            "tokens a step",
+            "max-num-batched-tokens",
+        ),
+        (requests, measured.sequences, "requests a step", "max-num-seqs"),
+        (max_model_len, measured.context_tokens, "tokens of context", "max-model-len"),
+    ]
     beyond = [
-        f"{limit:,} {what} (measured: {largest:,}; --{setting.replace('_', '-')})"
-        for limit, largest, what, setting in limits
+        f"{limit:,} {what} (measured: {largest:,}; --{flag})"
+        for limit, largest, what, flag in limits
         if limit > largest
     ]
     if not beyond:

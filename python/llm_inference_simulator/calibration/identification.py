@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llm_inference_simulator.calibration.parameters import CalibratedRange
 from llm_inference_simulator.calibration.roof_solver import Observations, Ties, noise
@@ -16,7 +17,13 @@ LARGEST_OVERHEAD_SHARE = 0.1
 """The same for overheads, as a share of the shortest step."""
 SMALLEST_SHARE = 0.05
 """A step tells something about a parameter if this share of its time is charged to it."""
-FEWEST_STEPS = 4
+FEWEST_SHAPES = 3
+"""Repeating one step does not tell what depends on its shape."""
+
+ATTENTION = (
+    PARAMETERS.index("prefill_attention_effective_tflops"),
+    PARAMETERS.index("decode_attention_effective_tflops"),
+)
 
 FALLBACKS: dict[str, str | None] = {
     "prefill_attention_effective_tflops": "prefill_effective_tflops",
@@ -24,9 +31,16 @@ FALLBACKS: dict[str, str | None] = {
     "sequence_overhead_us": None,
     "prefill_effective_bandwidth_gbps": "decode_effective_bandwidth_gbps",
     "decode_effective_tflops": "prefill_effective_tflops",
-    "step_overhead_us": None,
 }
 """What a parameter is taken from where it is not identified (None: zero); the others must be."""
+
+
+MAY_BE_HIDDEN = (
+    "decode_attention_effective_tflops",
+    "prefill_attention_effective_tflops",
+    "decode_effective_tflops",
+)
+"""Rates that are given up where the steps are explained as well without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +52,20 @@ class Doubt:
     relative_error: float
 
 
-def doubts(data: Observations, ties: Ties, cost: Array) -> list[Doubt]:
-    """Free parameters that are not identified at the solution, the most doubtful first."""
+def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array) -> list[Doubt]:
+    """Free parameters that are not identified at the solution, the most doubtful first.
+
+    ``cells`` numbers the shapes: steps of one cell are nearly alike.
+    """
     share = data.work.gradient(cost) @ ties.matrix / data.work.seconds(cost)[:, None]
     free = np.array([cost[index] for index in ties.free])
-    told = ((share * free) > SMALLEST_SHARE).sum(axis=0)
+    told = _shapes(share * free > SMALLEST_SHARE, cells)
+    # The LM head runs at the rate of attention too, but tells nothing about attention.
+    attention = data.work.attention_costs(cost) / data.work.seconds(cost)[:, None]
+    for phase, index in enumerate(ATTENTION):
+        if index in ties.free:
+            bound = attention[:, phase : phase + 1] > SMALLEST_SHARE
+            told[ties.free.index(index)] = _shapes(bound, cells)[0]
     errors = _standard_errors(data, share, cost)
     shortest = float(data.seconds.min())
     found = []
@@ -55,8 +78,8 @@ def doubts(data: Observations, ties: Ties, cost: Array) -> list[Doubt]:
                 reason = f"its standard error is {errors[column] * 1e6:.3g} us"
                 found.append(Doubt(name, reason, errors[column] / largest))
             continue
-        if told[column] < FEWEST_STEPS:
-            reason = f"it bounds {told[column]} of {len(data.seconds)} steps"
+        if told[column] < FEWEST_SHAPES:
+            reason = f"it bounds {told[column]} of {cells.max() + 1} shapes of steps"
             found.append(Doubt(name, reason, np.inf))
             continue
         relative = errors[column] / free[column] if free[column] > 0 else np.inf
@@ -71,6 +94,11 @@ def doubts(data: Observations, ties: Ties, cost: Array) -> list[Doubt]:
             order.index(doubt.name) if doubt.name in order else len(order),
         ),
     )
+
+
+def _shapes(told: NDArray[np.bool_], cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Different shapes among the steps that tell something, by column."""
+    return np.array([len(np.unique(cells[column])) for column in told.T], dtype=np.int64)
 
 
 def _standard_errors(data: Observations, sensitivity: Array, cost: Array) -> Array:

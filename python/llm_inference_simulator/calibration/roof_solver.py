@@ -92,7 +92,7 @@ def solve(data: Observations, ties: Ties, start: Array | None = None) -> Array:
     for _, cost in rough[:_POLISHED]:
         better = _polish(data, ties, cost, _WIDEST_SCALE)
         better = _polish(data, ties, better, _scale(data.residuals(better)))
-        candidates.append((_loss(data, better), better))
+        candidates.append((mean_loss(data, better), better))
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
@@ -105,7 +105,7 @@ def _scale(residuals: Array) -> float:
     return min(_WIDEST_SCALE, max(_NARROWEST_SCALE, 2 * noise(residuals)))
 
 
-def _loss(data: Observations, cost: Array) -> float:
+def mean_loss(data: Observations, cost: Array) -> float:
     """Weighted mean absolute residual: what starts are compared by."""
     return float(np.mean(data.weights * np.abs(data.residuals(cost))))
 
@@ -149,7 +149,7 @@ def _rounds(data: Observations, ties: Ties, knee: float) -> tuple[float, Array]:
         predicted = data.work.seconds(cost)
         if not (predicted > 0).all():
             break
-        loss = _loss(data, cost)
+        loss = mean_loss(data, cost)
         if loss >= best[0] * (1 - 1e-6):
             break
         best = (loss, cost)

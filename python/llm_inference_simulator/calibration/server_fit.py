@@ -1,7 +1,7 @@
 """What a server adds to an engine: one factor for its steps and one latency for its requests.
 
-The processes of a server share the machine with the engine, so its steps are slower by a little, and
-a request passes through HTTP and a tokeniser. Both are fitted to the means of one light run.
+The processes of a server share the machine with the engine, so its steps are slower by a little,
+and a request passes through HTTP and a tokeniser. Both are fitted to the means of one light run.
 """
 
 from __future__ import annotations

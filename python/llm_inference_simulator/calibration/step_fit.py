@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator.calibration.identification import (
     FALLBACKS,
+    MAY_BE_HIDDEN,
     Doubt,
     doubts,
     measure_next,
@@ -24,7 +25,13 @@ from llm_inference_simulator.calibration.parameters import (
     Interval,
     RooflineParameters,
 )
-from llm_inference_simulator.calibration.roof_solver import Observations, Ties, noise, solve
+from llm_inference_simulator.calibration.roof_solver import (
+    Observations,
+    Ties,
+    mean_loss,
+    noise,
+    solve,
+)
 from llm_inference_simulator.calibration.step_data import MeasuredStep
 from llm_inference_simulator.calibration.step_work import (
     PARAMETERS,
@@ -97,9 +104,9 @@ def fit_steps(
     kept = np.flatnonzero(~outliers)
     data = every.take(kept)
     cells = _cell_numbers([steps[row] for row in kept])
-    cost, ties, given_up = _identified(data, covered)
+    cost, ties, given_up = _identified(data, cells, covered)
     progress("bootstrap")
-    intervals = _bootstrap(data, ties, cost, cells, bootstrap_samples, random)
+    intervals = _bootstrap(data, ties, cost, cells=cells, samples=bootstrap_samples, random=random)
     progress("cross-validation")
     held_out = _cross_validate(data, ties, cells, random)
     charged = every.work.costs(cost)
@@ -164,9 +171,9 @@ def _cell_numbers(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
 
 
 def _weights(steps: Sequence[MeasuredStep]) -> Array:
-    """Each cell counts as the square root of its steps, or long decodes would decide alone."""
+    """Each cell counts alike, or the many steps of a long decode would decide alone."""
     cells = _cell_numbers(steps)
-    weights = np.bincount(cells)[cells] ** -0.25
+    weights = np.bincount(cells)[cells] ** -0.5
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
@@ -176,13 +183,15 @@ def _outliers(data: Observations, cost: Array) -> NDArray[np.bool_]:
     return np.asarray(np.abs(residuals - np.median(residuals)) > limit, dtype=np.bool_)
 
 
-def _identified(data: Observations, covered: CalibratedRange) -> tuple[Array, Ties, list[Doubt]]:
+def _identified(
+    data: Observations, cells: NDArray[np.int64], covered: CalibratedRange
+) -> tuple[Array, Ties, list[Doubt]]:
     """Fit; tie what is not identified, one parameter at a time; refuse what must be."""
     ties = Ties.none()
     given_up: list[Doubt] = []
     while True:
         cost = solve(data, ties)
-        found = doubts(data, ties, cost)
+        found = doubts(data, cells, ties, cost) or _needless(data, ties, cost)
         if not found:
             return cost, ties, given_up
         doubt = next((each for each in found if each.name in FALLBACKS), None)
@@ -192,15 +201,35 @@ def _identified(data: Observations, covered: CalibratedRange) -> tuple[Array, Ti
                 f"{measure_next(found[0].name, covered)}"
             )
         given_up.append(doubt)
-        source = FALLBACKS[doubt.name]
-        to = None if source is None else PARAMETERS.index(source)
-        ties = ties.tie(PARAMETERS.index(doubt.name), to)
+        ties = _tied(ties, doubt.name)
+
+
+def _tied(ties: Ties, name: str) -> Ties:
+    source = FALLBACKS[name]
+    to = None if source is None else PARAMETERS.index(source)
+    return ties.tie(PARAMETERS.index(name), to)
+
+
+def _needless(data: Observations, ties: Ties, cost: Array) -> list[Doubt]:
+    """A rate without which the steps are explained as well: arithmetic that memory hides.
+
+    Attention does so many operations a byte whatever the context, so that a low rate and a low
+    bandwidth look the same; the simpler model decides.
+    """
+    for name in MAY_BE_HIDDEN:
+        if PARAMETERS.index(name) in ties.free:
+            simpler = _tied(ties, name)
+            loss = mean_loss(data, solve(data, simpler))
+            if loss <= mean_loss(data, cost) * (1 + 3 / len(data.seconds)):
+                return [Doubt(name, "the steps are explained as well without it", np.inf)]
+    return []
 
 
 def _bootstrap(
     data: Observations,
     ties: Ties,
     cost: Array,
+    *,
     cells: NDArray[np.int64],
     samples: int,
     random: np.random.Generator,
@@ -211,8 +240,7 @@ def _bootstrap(
     there is common to them.
     """
     predicted = data.work.seconds(cost)
-    freedom = max(len(predicted) - len(ties.free), 1)
-    residuals = data.residuals(cost) * np.sqrt(len(predicted) / freedom)
+    residuals = _left_out_residuals(data, ties, cost, cells)
     costs = np.empty((samples, len(PARAMETERS)))
     for sample in range(samples):
         sign = random.choice([-1.0, 1.0], size=cells.max() + 1)[cells]
@@ -227,6 +255,31 @@ def _bootstrap(
             low=float(ends[0]), high=min(float(ends[1]), _LARGEST_RATE)
         )
     return intervals
+
+
+def _left_out_residuals(
+    data: Observations, ties: Ties, cost: Array, cells: NDArray[np.int64]
+) -> Array:
+    """Residuals that each cell would have, had the others alone been fitted to.
+
+    To first order, from the curvature at the solution (the CR3 correction of clustered errors): a
+    fit bends towards a cell that alone tells a parameter, which hides how unsure it is.
+    """
+    slope = data.work.gradient(cost) @ ties.matrix / data.work.seconds(cost)[:, None]
+    slope *= data.weights[:, None]
+    slope /= np.sqrt((slope**2).sum(axis=0))
+    residuals = data.residuals(cost)
+    whole = slope.T @ slope
+    # A cell that tells a parameter all alone leaves nothing: a hundredth of the curvature stays.
+    spare = 0.01 * np.eye(len(whole))
+    for cell in np.unique(cells):
+        rows = np.flatnonzero(cells == cell)
+        own = slope[rows]
+        weighted = data.weights[rows] * residuals[rows]
+        others = whole - own.T @ own + spare
+        shift = own @ np.linalg.solve(others, own.T @ weighted)
+        residuals[rows] += shift / data.weights[rows]
+    return residuals
 
 
 def _cross_validate(

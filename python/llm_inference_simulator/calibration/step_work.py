@@ -59,6 +59,9 @@ class StepWork:
     linear_bytes: Array
     other_operations: Array
     other_bytes: Array
+    attention_operations: Array
+    attention_bytes: Array
+    """What attention alone has of the two above."""
     communication_s: Array
     """Seconds of collectives, which the catalogue's link decides."""
     sequences: Array
@@ -100,11 +103,14 @@ class StepWork:
         gradient[:, 7] = self.sequences
         return gradient
 
-    def intensities(self) -> Array:
-        """Operations per byte of each step's layer weights and activations."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = 1e3 * self.linear_operations.sum(axis=1) / self.linear_bytes.sum(axis=1)
-        return np.asarray(ratio, dtype=np.float64)
+    def attention_costs(self, cost: Array) -> Array:
+        """Seconds of each step that attention proper is charged with for arithmetic, by phase."""
+        charged = np.zeros((len(self), 2))
+        for column, rows in enumerate((self.with_prefill, ~self.with_prefill)):
+            arithmetic = self.attention_operations[rows] * cost[3 * column + 1]
+            memory = self.attention_bytes[rows] * cost[3 * column + 2]
+            charged[rows, column] = np.where(arithmetic > memory, arithmetic, 0.0).sum(axis=1)
+        return charged
 
 
 def step_work(steps: Sequence[MeasuredStep], breakdown: Breakdown) -> StepWork:
@@ -127,12 +133,15 @@ def step_work(steps: Sequence[MeasuredStep], breakdown: Breakdown) -> StepWork:
         if cost.bound not in ("communication", "overhead")
     )
     linear = [name for name in names if name in _LINEAR]
+    attention = [name for name in names if name.startswith("attention_")]
     other = [name for name in names if name not in _LINEAR]
     return StepWork(
         linear_operations=_table(parts, linear, "operations", 1e-12),
         linear_bytes=_table(parts, linear, "bytes", 1e-9),
         other_operations=_table(parts, other, "operations", 1e-12),
         other_bytes=_table(parts, other, "bytes", 1e-9),
+        attention_operations=_table(parts, attention, "operations", 1e-12),
+        attention_bytes=_table(parts, attention, "bytes", 1e-9),
         communication_s=np.array(
             [sum(c.seconds for c in part.values() if c.bound == "communication") for part in parts]
         ),

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llm_inference_simulator.calibration import CalibrationFile, RooflineParameters
 from llm_inference_simulator.calibration.parameters import DataSource
@@ -70,11 +71,13 @@ def calibrate_from_steps(
         progress=progress,
     )
     quantization = resolve_quantization(spec, engine)
+    # The roofline has refused formats that a calibration cannot name.
+    weights: Any = "none" if quantization is None else quantization.format
     calibration = CalibrationFile(
         model=spec.name,
         xpu=device.name,
         dtype=activation_dtype(spec, engine),
-        quantization="none" if quantization is None else quantization.format,
+        quantization=weights,
         tensor_parallel_size=tensor_parallel_size,
         roofline_params=fit.parameters,
         confidence=fit.confidence,

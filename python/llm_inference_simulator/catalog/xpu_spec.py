@@ -54,7 +54,7 @@ FIGURES: dict[str, Figure] = {
     "tdp_w": Figure("tdp_w", "thermal design power"),
     "all_in_power_w": Figure("all_in_power_w", "with its share of host, network and cooling"),
     "compute_efficiency": Figure(
-        "compute_efficiency", "achievable fraction of the peaks in large GEMMs", "fraction", peak=True
+        "compute_efficiency", "achievable fraction of peaks in large GEMMs", "fraction", peak=True
     ),
     "fp8_compute_efficiency": Figure(
         "fp8_compute_efficiency", "the same for FP8, where known", "fraction"

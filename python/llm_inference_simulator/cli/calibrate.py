@@ -114,10 +114,10 @@ def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.Argumen
         "vllm bench latency, throughput)",
     )
     add("--calibration-data", metavar="FILE", help="calibration that --from-bench corrects")
-    add("--warm-up-steps", type=_at_least(0), metavar="N",
-        help="steps dropped at the start of a log (default: what the log says, else 5 %%)")  # fmt: skip
-    add("--bootstrap-samples", type=_at_least(20), metavar="N", default=200,
-        help="resamplings behind the confidence intervals (default: 200)")  # fmt: skip
+    text = "steps dropped at the start of a log (default: what the log says, else 5 %%)"
+    add("--warm-up-steps", type=_at_least(0), metavar="N", help=text)
+    text = "resamplings behind the confidence intervals (default: 200)"
+    add("--bootstrap-samples", type=_at_least(20), metavar="N", default=200, help=text)
     for name, text in (
         ("input-len", "prompt tokens of a vllm bench latency or throughput result"),
         ("output-len", "output tokens of the same"),

@@ -19,9 +19,9 @@ DESCRIPTION = """\
 Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
 
 commands (without one: run)
-  run     one simulation
-  models  list the models of the catalogue, or show one
-  xpus    list the accelerators of the catalogue, or show one
+  run        one simulation
+  models     list the models of the catalogue, or show one
+  xpus       list the accelerators of the catalogue, or show one
   calibrate  fit the calibrated roofline to measurements
 
 example

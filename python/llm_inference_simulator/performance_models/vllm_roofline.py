@@ -37,8 +37,9 @@ class VLLMRooflineModel(RooflinePerformanceModel):
     """The roofline of :class:`RooflinePerformanceModel` with effective rates from measurements.
 
     ``calibration`` is the path of a file, its content
-    (:class:`~llm_inference_simulator.calibration.CalibrationFile`) or the parameters alone. What a kernel loses to its launch is part of the measured rates and
-    overheads, so no kernel latency is added; the link's constants stay the catalogue's.
+    (:class:`~llm_inference_simulator.calibration.CalibrationFile`) or the parameters alone. What
+    a kernel loses to its launch is part of the measured rates and overheads, so no kernel latency
+    is added; the link's constants stay the catalogue's.
     """
 
     name = "vllm_roofline"
