@@ -97,7 +97,7 @@ def fit_steps(
     every = Observations(
         work=step_work(steps, breakdown),
         seconds=np.array([step.seconds for step in steps]),
-        weights=_weights(steps),
+        weights=shape_weights(steps),
     )
     progress("fitting")
     outliers = _outliers(every, solve(every, Ties.none()))
@@ -170,7 +170,7 @@ def _cell_numbers(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
     return np.array([known.setdefault(step.cell, len(known)) for step in steps], dtype=np.int64)
 
 
-def _weights(steps: Sequence[MeasuredStep]) -> Array:
+def shape_weights(steps: Sequence[MeasuredStep]) -> Array:
     """Each cell counts alike, or the many steps of a long decode would decide alone."""
     cells = _cell_numbers(steps)
     weights = np.bincount(cells)[cells] ** -0.5

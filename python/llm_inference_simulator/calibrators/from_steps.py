@@ -11,7 +11,7 @@ from typing import Any
 
 from llm_inference_simulator.calibration import CalibrationFile, RooflineParameters
 from llm_inference_simulator.calibration.parameters import DataSource
-from llm_inference_simulator.calibration.step_data import read_step_logs
+from llm_inference_simulator.calibration.step_data import StepData, read_step_logs
 from llm_inference_simulator.calibration.step_fit import BOOTSTRAP_SAMPLES, StepFit, fit_steps
 from llm_inference_simulator.capacity import resolve_quantization
 from llm_inference_simulator.catalog import load_model, load_xpu
@@ -52,18 +52,32 @@ def calibrate_from_steps(
     ``engine`` gives the formats of weights and cache that were measured. Raises
     :class:`ConfigError` and :class:`CalibrationError`.
     """
-    engine = engine or EngineConfig()
-    spec, device = load_model(model), load_xpu(xpu)
     data = read_step_logs(files, warm_up_steps=warm_up_steps)
-    longest = max(step.longest_context for step in data.steps)
-    pricing = VLLMRooflineModel(
-        spec,
-        device,
-        tensor_parallel_size,
-        calibration=_ANY_RATES,
+    return calibrate_from_step_data(
+        data,
+        model=model,
+        xpu=xpu,
+        tensor_parallel_size=tensor_parallel_size,
         engine=engine,
-        max_model_len=data.engine.max_model_len or longest,
+        bootstrap_samples=bootstrap_samples,
+        progress=progress,
     )
+
+
+def calibrate_from_step_data(
+    data: StepData,
+    *,
+    model: str,
+    xpu: str,
+    tensor_parallel_size: int = 1,
+    engine: EngineConfig | None = None,
+    bootstrap_samples: int = BOOTSTRAP_SAMPLES,
+    progress: Callable[[str], None] = lambda _: None,
+) -> StepCalibration:
+    """The same for steps that are in memory."""
+    engine = engine or EngineConfig()
+    pricing = pricing_model(data, model, xpu, tensor_parallel_size, engine=engine)
+    spec, device = pricing.model, pricing.xpu
     fit = fit_steps(
         data.steps,
         pricing.breakdown_step,
@@ -99,6 +113,21 @@ def calibrate_from_steps(
         },
     )
     return StepCalibration(calibration=calibration, fit=fit)
+
+
+def pricing_model(
+    data: StepData, model: str, xpu: str, tensor_parallel_size: int, *, engine: EngineConfig
+) -> VLLMRooflineModel:
+    """A roofline of the measured engine, for what its steps compute and move."""
+    longest = max(step.longest_context for step in data.steps)
+    return VLLMRooflineModel(
+        load_model(model),
+        load_xpu(xpu),
+        tensor_parallel_size,
+        calibration=_ANY_RATES,
+        engine=engine,
+        max_model_len=data.engine.max_model_len or longest,
+    )
 
 
 def combined_sha256(sources: Sequence[DataSource]) -> str:
