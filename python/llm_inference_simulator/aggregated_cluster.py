@@ -9,6 +9,7 @@ from llm_inference_simulator.config import EngineConfig, SimulatorConfig
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import CostModel, Simulation
+    from llm_inference_simulator.calibration import FrontEndLatency
     from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.workload import Workload
 
@@ -53,6 +54,7 @@ def build_simulation(
     plan: MemoryPlan,
     cost_model: CostModel,
     workload: Workload,
+    front_end: FrontEndLatency,
     *,
     attention_window: tuple[str, int] | None,
     record_steps: bool,
@@ -81,8 +83,8 @@ def build_simulation(
         after=workload.after,
         block_offsets=block_offsets,
         block_ids=block_ids,
-        request_latency_ns=round(config.front_end.request_latency_ms * NS_PER_MS),
-        response_latency_ns=round(config.front_end.response_latency_ms * NS_PER_MS),
+        request_latency_ns=round(front_end.request_latency_ms * NS_PER_MS),
+        response_latency_ns=round(front_end.response_latency_ms * NS_PER_MS),
         record_steps=record_steps,
         record_decisions=record_decisions,
     )

@@ -188,10 +188,11 @@ class EngineConfig(Section):
 class FrontEndConfig(Section):
     """What lies between clients and engines."""
 
-    request_latency_ms: Milliseconds = 0.0
-    """From a client's sending to the engine's queue: HTTP, tokenising."""
-    response_latency_ms: Milliseconds = 0.0
-    """From the end of a step to the client: detokenising, HTTP."""
+    request_latency_ms: Milliseconds | None = None
+    """From a client's sending to the engine's queue: HTTP, tokenising; None: what the calibration
+    measured, else 0."""
+    response_latency_ms: Milliseconds | None = None
+    """From the end of a step to the client: detokenising, HTTP; None as above."""
 
 
 class PerformanceModelConfig(Section):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from llm_inference_simulator.aggregated_cluster import build_simulation, engine_settings
+from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
 from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import SimulatorConfig
@@ -92,6 +93,7 @@ def simulate(
         run.plan,
         run.cost_model,
         run.workload,
+        run.front_end,
         attention_window=run.attention_window,
         record_steps=record_steps,
         record_decisions=record_decisions,
@@ -122,6 +124,7 @@ class _Run:
     plan: MemoryPlan
     workload: Workload
     cost_model: CostModel
+    front_end: FrontEndLatency
     attention_window: tuple[str, int] | None
 
 
@@ -157,6 +160,7 @@ def _prepare(
         plan,
         workload,
         performance_model.cost_model(),
+        resolve_front_end(config.front_end, performance_model.front_end),
         performance_model.attention_window,
     )
 

@@ -55,6 +55,7 @@ def test_prefill_operations_are_two_a_parameter_and_token_plus_attention() -> No
 
 def test_doubling_the_bandwidth_halves_a_memory_bound_step() -> None:
     xpu = load_xpu("h100-sxm")
+    assert xpu.memory_bytes_per_s is not None
     bare = dataclasses.replace(xpu, kernel_latency_us=0.0, step_overhead_us=0.0)
     twice = dataclasses.replace(bare, memory_bytes_per_s=2 * xpu.memory_bytes_per_s)
     before = RooflinePerformanceModel("llama-3.1-8b", bare).estimate_decode_time(1, 1000)
@@ -124,7 +125,9 @@ def test_fp8_weights_halve_the_bytes_and_double_the_rate() -> None:
     assert fp8.shape.weight_bytes == plain.shape.weight_bytes / 2
     xpu = load_xpu("h100-sxm")
     assert xpu.fp8_flops is not None
-    assert fp8.hardware.prefill.linear_flops == xpu.fp8_flops * xpu.compute_efficiency_of("fp8")
+    fraction = xpu.compute_efficiency_of("fp8")
+    assert fraction is not None
+    assert fp8.hardware.prefill.linear_flops == xpu.fp8_flops * fraction
     on_a100 = RooflinePerformanceModel(
         "llama-3.1-8b", "a100", engine=EngineConfig(quantization="fp8")
     )

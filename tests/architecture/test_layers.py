@@ -20,7 +20,7 @@ LAYERS = [
     {"aggregated_cluster", "metrics", "energy", "diagnostics", "tables", "decisions"},
     {"results", "progress_bar"},
     {"simulation"},
-    {"validation"},
+    {"validation", "calibrators"},
     {"cli"},
 ]
 """From the bottom up: a room imports its own layer and those above it in this list."""

@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from llm_inference_simulator.config import LONGEST_MS, Section
+from llm_inference_simulator.config import (
+    LONGEST_MS,
+    Count,
+    Milliseconds,
+    NonNegativeReal,
+    PositiveReal,
+    Section,
+)
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 from llm_inference_simulator.files import atomic_text, read_mapping
 
@@ -31,10 +38,69 @@ class RooflineParameters(Section):
     """10^9 bytes per second in steps that carry prompt tokens."""
     decode_effective_tflops: Rate
     decode_effective_bandwidth_gbps: Rate
+    prefill_attention_effective_tflops: Rate | None = None
+    """The same for attention and the LM head; None: ``prefill_effective_tflops``."""
+    decode_attention_effective_tflops: Rate | None = None
+    """The same in pure decode steps; None: ``decode_effective_tflops``."""
     step_overhead_us: Microseconds = 0.0
     """Microseconds that every step takes besides its kernels' work."""
     sequence_overhead_us: Microseconds = 0.0
     """Microseconds for each request in a step."""
+
+
+class Interval(Section):
+    """A confidence interval, in the unit of what it belongs to."""
+
+    low: NonNegativeReal
+    high: NonNegativeReal
+
+
+class CalibratedRange(Section):
+    """What the measured steps covered; a run beyond it is an extrapolation."""
+
+    prefill_tokens: Count
+    """Most prompt tokens of a step."""
+    sequences: Count
+    """Most requests of a step."""
+    context_tokens: Count
+    """Longest context of a request, the step's own tokens included."""
+
+
+class HeldOutError(Section):
+    """How well steps are predicted that the parameters were not fitted to."""
+
+    mean_absolute_percent: NonNegativeReal
+    p90_absolute_percent: NonNegativeReal
+    bias_percent: Annotated[float, Field(allow_inf_nan=False)]
+    """Mean of predicted over measured, less 100 %."""
+    points: Count
+    folds: Count
+
+
+class MeasuredEngine(Section):
+    """Settings of the engine that was measured, in vLLM's names; None: not recorded."""
+
+    block_size: Count | None = None
+    num_gpu_blocks: Count | None = None
+    max_num_seqs: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    max_model_len: Count | None = None
+    enable_prefix_caching: bool | None = None
+    async_scheduling: bool | None = None
+
+
+class FrontEndLatency(Section):
+    """What lies between clients and engine; measurements tell the sum of the two."""
+
+    request_latency_ms: Milliseconds
+    response_latency_ms: Milliseconds = 0.0
+
+
+class DataSource(Section):
+    """A file of measurements and its SHA-256."""
+
+    file: str
+    sha256: str
 
 
 class CalibrationFile(Section):
@@ -52,6 +118,24 @@ class CalibrationFile(Section):
     """Format of the measured weights, ``none`` for 16 bits; None: not said."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
     roofline_params: RooflineParameters
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Confidence of the intervals, as 0.95."""
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    """Of the parameters that the measurements identify."""
+    assumed: dict[str, str] = Field(default_factory=dict)
+    """Parameters that the measurements do not identify: what their value was taken from."""
+    knees_flop_per_byte: dict[str, PositiveReal] = Field(default_factory=dict)
+    """Arithmetic intensity at which ``prefill`` and ``decode`` turn from memory to compute."""
+    calibrated_range: CalibratedRange | None = None
+    held_out_error: HeldOutError | None = None
+    server_step_factor: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Steps behind a server last so many times as long as the parameters say."""
+    front_end: FrontEndLatency | None = None
+    """What a server adds to a request; used where a configuration does not give its own."""
+    engine: MeasuredEngine | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+    """Versions, device and settings of the measurements."""
+    data: tuple[DataSource, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     def write(self, path: Path) -> None:
@@ -73,7 +157,7 @@ class CalibrationFile(Section):
             data = {key: value for key, value in data.items() if key in own}
             data["roofline_params"] = parameters
         try:
-            calibration = cls.parse(_real_numbers(data), source=f"calibration file {path}")
+            calibration = cls.parse(_plain(data), source=f"calibration file {path}")
         except ConfigError as error:
             raise CalibrationError(str(error)) from None
         return calibration, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -84,12 +168,14 @@ def load_calibration(path: str | Path) -> tuple[CalibrationFile, str]:
     return CalibrationFile.read(Path(path))
 
 
-def _real_numbers(data: dict[str, Any]) -> dict[str, Any]:
-    """JSON writes 300 and 300.0 alike: whole numbers of the parameters become floats."""
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples, and writes 300 and 300.0 alike: make both what the fields are."""
     parameters = data.get("roofline_params")
     if isinstance(parameters, dict):
         data["roofline_params"] = {
             key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
             for key, value in parameters.items()
         }
+    if isinstance(data.get("data"), list):
+        data["data"] = tuple(data["data"])
     return data

@@ -33,11 +33,13 @@ class Figure(NamedTuple):
     rule: Rule = "positive"
     scale: float = 1.0
     required: bool = False
+    peak: bool = False
+    """A peak or what of it is achievable: all are given, or none where peaks are unknown."""
 
 
 FIGURES: dict[str, Figure] = {
-    "bf16_tflops": Figure("bf16_flops", "dense, FP32 accumulation", "positive", 1e12, True),
-    "fp16_tflops": Figure("fp16_flops", "dense, FP32 accumulation", "positive", 1e12, True),
+    "bf16_tflops": Figure("bf16_flops", "dense, FP32 accumulation", "positive", 1e12, peak=True),
+    "fp16_tflops": Figure("fp16_flops", "dense, FP32 accumulation", "positive", 1e12, peak=True),
     "fp8_tflops": Figure("fp8_flops", "dense; left out where no native path", "positive", 1e12),
     "fp4_tflops": Figure("fp4_flops", "dense; left out where no native path", "positive", 1e12),
     "int8_tops": Figure("int8_flops", "dense; left out where no native path", "positive", 1e12),
@@ -46,7 +48,7 @@ FIGURES: dict[str, Figure] = {
         "usable_memory_bytes", "what the driver reports, 2^30 bytes", "positive", 2.0**30, True
     ),
     "memory_bandwidth_gb_per_s": Figure(
-        "memory_bytes_per_s", "peak", "positive", 1e9, True
+        "memory_bytes_per_s", "peak", "positive", 1e9, peak=True
     ),
     "link_gb_per_s": Figure(
         "link_bytes_per_s", "scale-up link, per direction; left out where none", "positive", 1e9
@@ -61,7 +63,7 @@ FIGURES: dict[str, Figure] = {
     "idle_power_w": Figure("idle_power_w", "drawn without work, ready to run"),
     "all_in_power_w": Figure("all_in_power_w", "with its share of host, network and cooling"),
     "compute_efficiency": Figure(
-        "compute_efficiency", "achievable fraction of the peaks in large GEMMs", "fraction", 1, True
+        "compute_efficiency", "achievable fraction of peaks in large GEMMs", "fraction", peak=True
     ),
     "fp8_compute_efficiency": Figure(
         "fp8_compute_efficiency", "the same for FP8, where known", "fraction"
@@ -70,7 +72,7 @@ FIGURES: dict[str, Figure] = {
         "fp4_compute_efficiency", "the same for FP4, where known", "fraction"
     ),
     "memory_efficiency": Figure(
-        "memory_efficiency", "achievable fraction of the memory bandwidth", "fraction", 1, True
+        "memory_efficiency", "achievable fraction of the memory bandwidth", "fraction", peak=True
     ),
     "kernel_latency_us": Figure(
         "kernel_latency_us", "added to every operation", "not_negative", 1, True
@@ -109,15 +111,16 @@ class XpuSpec:
     description: str
     vendor: str
     aliases: tuple[str, ...]
-    bf16_flops: float
-    fp16_flops: float
+    bf16_flops: float | None
+    """None: peaks are unknown, as for all machines that share a name only; calibrate."""
+    fp16_flops: float | None
     fp8_flops: float | None
     """None: no native FP8 matrix path (as for the two below)."""
     fp4_flops: float | None
     int8_flops: float | None
     memory_bytes: int
     usable_memory_bytes: int
-    memory_bytes_per_s: float
+    memory_bytes_per_s: float | None
     link_bytes_per_s: float | None
     """Scale-up link; None: accelerators of a node talk over PCIe."""
     link_domain_size: int
@@ -127,10 +130,10 @@ class XpuSpec:
     idle_power_w: float | None
     all_in_power_w: float | None
     prices: tuple[Price, ...]
-    compute_efficiency: float
+    compute_efficiency: float | None
     fp8_compute_efficiency: float | None
     fp4_compute_efficiency: float | None
-    memory_efficiency: float
+    memory_efficiency: float | None
     kernel_latency_us: float
     step_overhead_us: float
     link_efficiency: float
@@ -149,7 +152,12 @@ class XpuSpec:
         }
         return peaks[dtype]
 
-    def compute_efficiency_of(self, dtype: ComputeDtype) -> float:
+    @property
+    def has_peaks(self) -> bool:
+        """Whether the catalogue knows peaks, without which only a calibration gives times."""
+        return self.bf16_flops is not None
+
+    def compute_efficiency_of(self, dtype: ComputeDtype) -> float | None:
         """Achievable fraction of ``peak_flops(dtype)`` in large matrix products."""
         own = {"fp8": self.fp8_compute_efficiency, "fp4": self.fp4_compute_efficiency}.get(dtype)
         return self.compute_efficiency if own is None else own

@@ -127,9 +127,10 @@ def _read_figures(section: ConfigKeys) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {figure.field: None for figure in FIGURES.values()}
     values["link_domain_size"] = 1
     sources: dict[str, str] = {}
+    any_peak = any(figure.peak for key, figure in FIGURES.items() if key in section.data)
     for key, figure in FIGURES.items():
         if key not in section.data:
-            if figure.required:
+            if figure.required or (figure.peak and any_peak):
                 raise section.fail(
                     f"key {key!r} is missing: add {{value: …, source: …}} ({figure.meaning})"
                 )

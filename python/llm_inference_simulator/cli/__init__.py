@@ -23,7 +23,7 @@ from llm_inference_simulator.errors import (
 )
 
 PROGRAM = "llm-inference-simulator"
-COMMANDS = ("run", "models", "xpus", "validate")
+COMMANDS = ("run", "models", "xpus", "calibrate", "validate")
 EXIT_INTERNAL = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -67,7 +67,7 @@ def _run_command(words: list[str]) -> int:
         )
     if command == "validate":
         return _validate(words[1:])
-    return _catalogue_command(command, words[1:])
+    return _other_command(command, words[1:])
 
 
 def _run(words: list[str]) -> int:
@@ -93,13 +93,18 @@ def _validate(words: list[str]) -> int:
     return run_validate(flags)
 
 
-def _catalogue_command(command: str, words: list[str]) -> int:
+def _other_command(command: str, words: list[str]) -> int:
     from llm_inference_simulator.cli.arguments import Parser
+    from llm_inference_simulator.cli.calibrate import add_calibrate_parser
     from llm_inference_simulator.cli.catalog import add_models_parser, add_xpus_parser
 
     subparsers = Parser(prog=PROGRAM).add_subparsers(parser_class=Parser)
-    add: Callable[[Any], Any] = add_models_parser if command == "models" else add_xpus_parser
-    add(subparsers)
+    add: dict[str, Callable[[Any], Any]] = {
+        "models": add_models_parser,
+        "xpus": add_xpus_parser,
+        "calibrate": add_calibrate_parser,
+    }
+    add[command](subparsers)
     parser: Parser = subparsers.choices[command]
     parser.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_all(words)

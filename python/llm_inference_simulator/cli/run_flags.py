@@ -20,10 +20,11 @@ DESCRIPTION = """\
 Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
 
 commands (without one: run)
-  run       one simulation
-  models    list the models of the catalogue, or show one
-  xpus      list the accelerators of the catalogue, or show one
-  validate  predict measured runs and print how far off that is
+  run        one simulation
+  models     list the models of the catalogue, or show one
+  xpus       list the accelerators of the catalogue, or show one
+  calibrate  make a calibration file from measurements
+  validate   predict measured runs and print how far off that is
 
 example
   llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
@@ -212,10 +213,13 @@ FRONT_END = Group(
             "--request-latency-ms",
             real,
             "MS",
-            "from client to engine: HTTP, tokenising (default: 0)",
+            "from client to engine: HTTP, tokenising (default: the calibration's, else 0)",
         ),
         Flag(
-            "--response-latency-ms", real, "MS", "from the end of a step to the client (default: 0)"
+            "--response-latency-ms",
+            real,
+            "MS",
+            "from the end of a step to the client (default: the calibration's, else 0)",
         ),
     ),
 )

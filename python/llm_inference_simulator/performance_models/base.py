@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from llm_inference_simulator._core import CostModel, StepShape
+from llm_inference_simulator.calibration import FrontEndLatency
 
 
 class BasePerformanceModel(ABC):
@@ -29,6 +30,8 @@ class BasePerformanceModel(ABC):
     attention_window: tuple[str, int] | None = None
     """("sliding" or "chunked", tokens) that layers with a window see; None: the model has none."""
 
+    front_end: FrontEndLatency | None = None
+    """What the measured server adds to a request; None: not measured."""
     calibration_file: str | None = None
     """Path of the measurements that the times come from; None: no file."""
     calibration_sha256: str | None = None

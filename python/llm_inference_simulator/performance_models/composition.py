@@ -19,7 +19,7 @@ from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.weight_formats import WeightFormats
 
 Runs = Literal["always", "prefill", "decode", "sampling"]
-Kind = Literal["quantized_kernel", "kernel", "all_reduce", "all_gather", "all_to_all"]
+Kind = Literal["linear_kernel", "kernel", "all_reduce", "all_gather", "all_to_all"]
 Terms = tuple[tuple[str, float], ...]
 """(sum of the step, coefficient)."""
 
@@ -145,7 +145,7 @@ def compose(
         model=model,
         ranks=tensor_parallel_size,
         formats=formats,
-        kv_bytes=kv_dtype_bytes(engine),
+        kv_bytes=kv_dtype_bytes(engine, model),
         window=attention_window(model, max_model_len),
         expert_parallel=expert_parallel,
         engines=engines if expert_parallel else 1,

@@ -13,10 +13,10 @@ from llm_inference_simulator.errors import ConfigError
 class PhaseRates:
     """Achievable rates of one phase, per second and accelerator."""
 
-    quantized_flops: float
-    """Operations on weights in their quantised format."""
-    flops: float
-    """Operations on 16-bit operands."""
+    linear_flops: float
+    """Operations of the layers' matrices, in their format."""
+    attention_flops: float
+    """Operations on 16-bit operands: attention, the LM head, what a model leaves unquantised."""
     memory_bandwidth: float
 
 
@@ -35,11 +35,26 @@ class RooflineHardware:
 
 
 def achievable_flops(xpu: XpuSpec, dtype: ComputeDtype) -> float:
-    """Operations per second that large matrix products reach; the 16-bit rate where no other is."""
-    peak = xpu.peak_flops(dtype)
-    if peak is None:
-        return xpu.bf16_flops * xpu.compute_efficiency
-    return peak * xpu.compute_efficiency_of(dtype)
+    """Operations per second that large matrix products reach; the 16-bit rate where no other is.
+
+    Raises :class:`ConfigError` where the catalogue knows no peaks.
+    """
+    known = dtype if xpu.peak_flops(dtype) is not None else "bfloat16"
+    return _known(xpu, xpu.peak_flops(known)) * _known(xpu, xpu.compute_efficiency_of(known))
+
+
+def achievable_bandwidth(xpu: XpuSpec) -> float:
+    """Bytes of memory traffic per second; :class:`ConfigError` where no peaks are known."""
+    return _known(xpu, xpu.memory_bytes_per_s) * _known(xpu, xpu.memory_efficiency)
+
+
+def _known(xpu: XpuSpec, figure: float | None) -> float:
+    if figure is None:
+        raise ConfigError(
+            f"xpu={xpu.name} has no peak rates in the catalogue, so the roofline cannot price it: "
+            "measure it (the command 'calibrate') and give --calibration-data"
+        )
+    return figure
 
 
 def group_bandwidth(xpu: XpuSpec, tensor_parallel_size: int) -> float:
@@ -53,7 +68,7 @@ def group_bandwidth(xpu: XpuSpec, tensor_parallel_size: int) -> float:
     if xpu.pcie_bytes_per_s is not None:
         return xpu.pcie_bytes_per_s
     if tensor_parallel_size == 1:
-        return xpu.memory_bytes_per_s  # a group of one sends nothing
+        return xpu.memory_bytes_per_s or 1.0  # a group of one sends nothing
     raise ConfigError(
         f"tensor_parallel_size={tensor_parallel_size} exceeds the {xpu.link_domain_size} "
         f"{xpu.name} that a link joins: lower it"

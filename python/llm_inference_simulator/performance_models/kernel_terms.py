@@ -296,7 +296,7 @@ class TermBuilder:
 
     def _flops(self, operation: Operation) -> float:
         rates = self.hardware.prefill
-        return rates.quantized_flops if operation.kind == "quantized_kernel" else rates.flops
+        return rates.linear_flops if operation.kind == "linear_kernel" else rates.attention_flops
 
     def _seconds(self, operation: Operation, sums: Callable[[str], Floats]) -> Floats:
         """Roofline seconds of all runs of an operation in a step."""

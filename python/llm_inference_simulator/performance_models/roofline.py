@@ -22,6 +22,7 @@ from llm_inference_simulator.performance_models.composition import (
 from llm_inference_simulator.performance_models.hardware import (
     PhaseRates,
     RooflineHardware,
+    achievable_bandwidth,
     achievable_flops,
     group_bandwidth,
     group_warnings,
@@ -106,9 +107,9 @@ class RooflinePerformanceModel(BasePerformanceModel):
     def _hardware(self, all_reduce: AllReduce) -> RooflineHardware:
         xpu = self.xpu
         rates = PhaseRates(
-            quantized_flops=achievable_flops(xpu, self.formats.compute_dtype),
-            flops=achievable_flops(xpu, "bfloat16"),
-            memory_bandwidth=xpu.memory_bytes_per_s * xpu.memory_efficiency,
+            linear_flops=achievable_flops(xpu, self.formats.compute_dtype),
+            attention_flops=achievable_flops(xpu, "bfloat16"),
+            memory_bandwidth=achievable_bandwidth(xpu),
         )
         return RooflineHardware(
             prefill=rates,

@@ -20,7 +20,7 @@ class WeightFormat:
     """One component's matrices."""
 
     bytes_per_weight: float
-    kind: Literal["kernel", "quantized_kernel"]
+    kind: Literal["kernel", "linear_kernel"]
     """Which of the accelerator's two rates applies."""
     format: str
     """``bfloat16``, or the quantised format; ``fp8_block`` where blocks of FP8 share a scale."""
@@ -39,12 +39,13 @@ class WeightFormats:
     def of(self, component: str) -> WeightFormat:
         """Format of a component of :data:`~llm_inference_simulator.catalog.weights.COMPONENTS`."""
         spec = self.quantization
-        if spec is None or component not in spec.components:
+        if spec is None:
+            return WeightFormat(DTYPE_BYTES, "linear_kernel", "bfloat16")
+        if component not in spec.components:
             return WeightFormat(DTYPE_BYTES, "kernel", "bfloat16")
-        native = self.compute_dtype != self.dense_dtype
         return WeightFormat(
             (spec.bits + spec.overhead_bits) / 8,
-            "quantized_kernel" if native else "kernel",
+            "linear_kernel",
             "fp8_block" if spec.format == "fp8" and 0 < spec.overhead_bits else spec.format,
         )
 

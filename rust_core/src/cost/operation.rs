@@ -111,8 +111,8 @@ impl Runs {
 /// How an operation's time follows from its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A kernel at the rate of the quantised weights.
-    QuantizedKernel,
+    /// A kernel at the rate of the layers' matrices.
+    LinearKernel,
     /// A kernel at the rate of 16-bit operands.
     Kernel,
     /// An all-reduce; its bytes are the payload.
@@ -130,7 +130,7 @@ impl Kind {
     /// [`SimError::InvalidSetting`] for other names.
     pub fn parse(name: &str) -> Result<Self, SimError> {
         match name {
-            "quantized_kernel" => Ok(Self::QuantizedKernel),
+            "linear_kernel" => Ok(Self::LinearKernel),
             "kernel" => Ok(Self::Kernel),
             "all_reduce" => Ok(Self::AllReduce),
             "all_gather" => Ok(Self::AllGather),
@@ -138,13 +138,13 @@ impl Kind {
             _ => Err(invalid(
                 "kind",
                 name,
-                "must be quantized_kernel, kernel, all_reduce, all_gather or all_to_all",
+                "must be linear_kernel, kernel, all_reduce, all_gather or all_to_all",
             )),
         }
     }
 
     pub(super) const fn is_kernel(self) -> bool {
-        matches!(self, Self::QuantizedKernel | Self::Kernel)
+        matches!(self, Self::LinearKernel | Self::Kernel)
     }
 }
 

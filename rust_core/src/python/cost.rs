@@ -297,16 +297,16 @@ impl TryFrom<TermArgument> for Term {
 
 #[derive(FromPyObject)]
 struct PhaseRatesArgument {
-    quantized_flops: f64,
-    flops: f64,
+    linear_flops: f64,
+    attention_flops: f64,
     memory_bandwidth: f64,
 }
 
 impl From<PhaseRatesArgument> for PhaseRates {
     fn from(rates: PhaseRatesArgument) -> Self {
         Self {
-            quantized_flops: rates.quantized_flops,
-            flops: rates.flops,
+            linear_flops: rates.linear_flops,
+            attention_flops: rates.attention_flops,
             memory_bandwidth: rates.memory_bandwidth,
         }
     }

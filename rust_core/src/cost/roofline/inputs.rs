@@ -17,10 +17,10 @@ pub struct Mixture {
 /// What an accelerator achieves in one phase, per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseRates {
-    /// Operations on quantised weights.
-    pub quantized_flops: f64,
-    /// Operations on 16-bit operands.
-    pub flops: f64,
+    /// Operations of the layers' matrices, in their format.
+    pub linear_flops: f64,
+    /// Operations on 16-bit operands: attention, the LM head, what a model leaves unquantised.
+    pub attention_flops: f64,
     /// Bytes to and from memory.
     pub memory_bandwidth: f64,
 }
@@ -60,8 +60,8 @@ pub struct RooflineHardware {
 impl PhaseRates {
     pub(super) const fn flops(&self, kind: Kind) -> f64 {
         match kind {
-            Kind::QuantizedKernel => self.quantized_flops,
-            Kind::Kernel | Kind::AllReduce | Kind::AllGather | Kind::AllToAll => self.flops,
+            Kind::LinearKernel => self.linear_flops,
+            Kind::Kernel | Kind::AllReduce | Kind::AllGather | Kind::AllToAll => self.attention_flops,
         }
     }
 }
@@ -89,8 +89,8 @@ impl Mixture {
 impl RooflineHardware {
     pub(super) fn check(&self) -> Result<(), SimError> {
         for rates in [&self.prefill, &self.decode] {
-            check_positive("quantized_flops", rates.quantized_flops)?;
-            check_positive("flops", rates.flops)?;
+            check_positive("linear_flops", rates.linear_flops)?;
+            check_positive("attention_flops", rates.attention_flops)?;
             check_positive("memory_bandwidth", rates.memory_bandwidth)?;
         }
         check_positive("link_bandwidth", self.link_bandwidth)?;

@@ -275,7 +275,7 @@ impl Roofline {
             Kind::AllReduce => &self.all_reduces,
             Kind::AllGather => std::slice::from_ref(&self.all_gather),
             Kind::AllToAll => &ALL_TO_ALL,
-            Kind::QuantizedKernel | Kind::Kernel => &[],
+            Kind::LinearKernel | Kind::Kernel => &[],
         }
     }
 
@@ -363,7 +363,7 @@ mod tests {
             operation(
                 "mlp",
                 Runs::Always,
-                Kind::QuantizedKernel,
+                Kind::LinearKernel,
                 32.0,
                 &[("tokens", 2.0 * matrix)],
                 &[("one", 2.0 * matrix), ("tokens", 2.0 * (4096.0 + 11008.0))],
@@ -379,7 +379,7 @@ mod tests {
             operation(
                 "experts",
                 Runs::Always,
-                Kind::QuantizedKernel,
+                Kind::LinearKernel,
                 4.0,
                 &[("tokens", 2.0 * 2.0 * matrix)],
                 &[("experts", 2.0 * matrix)],
@@ -407,7 +407,7 @@ mod tests {
 
     fn hardware() -> RooflineHardware {
         let rates =
-            PhaseRates { quantized_flops: 5e14, flops: 5e14, memory_bandwidth: 2e12 };
+            PhaseRates { linear_flops: 5e14, attention_flops: 5e14, memory_bandwidth: 2e12 };
         RooflineHardware {
             prefill: rates,
             decode: rates,

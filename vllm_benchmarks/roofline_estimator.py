@@ -1,0 +1,175 @@
+"""From points to a calibration: the steps of the offline runner, or what a server's clients saw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from llm_inference_simulator.calibration import FrontEndLatency
+from llm_inference_simulator.calibration.parameters import DataSource, MeasuredEngine
+from llm_inference_simulator.calibration.roof_solver import Observations, Ties, mean_loss, solve
+from llm_inference_simulator.calibration.step_data import MeasuredStep, StepData, read_step_logs
+from llm_inference_simulator.calibration.step_fit import shape_weights
+from llm_inference_simulator.calibration.step_work import step_work
+from llm_inference_simulator.calibrators import StepCalibration, calibrate_from_step_data
+from llm_inference_simulator.calibrators.from_steps import pricing_model
+from llm_inference_simulator.config import EngineConfig
+from llm_inference_simulator.errors import CalibrationError
+from vllm_benchmarks.schema import BenchmarkData, BenchmarkPoint, RequestTiming
+
+_FRONT_END_SHARES = np.linspace(0.0, 0.98, 50)
+"""Tried front ends, as shares of the shortest TTFT."""
+
+
+def estimate_from_steps(
+    log: Path,
+    data: BenchmarkData,
+    *,
+    engine: EngineConfig,
+    bootstrap_samples: int,
+    progress: Callable[[str], None],
+) -> StepCalibration:
+    """Calibrate from the step log that the points of an offline run became."""
+    header = data.header
+    return calibrate_from_step_data(
+        read_step_logs([log]),
+        model=header.model,
+        xpu=header.xpu,
+        tensor_parallel_size=header.tensor_parallel_size,
+        engine=engine,
+        bootstrap_samples=bootstrap_samples,
+        progress=progress,
+    )
+
+
+def estimate_from_server(
+    points: Path,
+    data: BenchmarkData,
+    *,
+    engine: EngineConfig,
+    bootstrap_samples: int,
+    progress: Callable[[str], None],
+) -> StepCalibration:
+    """Calibrate from what clients saw: gaps are steps, and a TTFT is the front end and a step.
+
+    The front end is what makes the TTFT of lone prompts fit the roofline that the gaps share.
+    """
+    header = data.header
+    shortest = min(
+        (request.ttft_ms for point in data.points for request in _lone(point)), default=None
+    )
+    if shortest is None:
+        raise CalibrationError(
+            f"points file {points} has no answered prefill point: prompts alone tell what a server "
+            "adds; measure again"
+        )
+    source = DataSource(file=points.name, sha256=hashlib.sha256(points.read_bytes()).hexdigest())
+
+    def seen(front_end_ms: float) -> StepData:
+        return StepData(
+            steps=tuple(server_steps(data, front_end_ms)),
+            dropped_warm_up=0,
+            engine=MeasuredEngine(),
+            environment=header.environment,
+            sources=(source,),
+        )
+
+    progress("front end")
+    pricing = pricing_model(
+        seen(0.0), header.model, header.xpu, header.tensor_parallel_size, engine=engine
+    )
+    losses = []
+    for share in _FRONT_END_SHARES:
+        steps = seen(share * shortest).steps
+        observed = Observations(
+            work=step_work(steps, pricing.breakdown_step),
+            seconds=np.array([step.seconds for step in steps]),
+            weights=shape_weights(steps),
+        )
+        losses.append(mean_loss(observed, solve(observed, Ties.none())))
+    front_end_ms = float(_FRONT_END_SHARES[int(np.argmin(losses))] * shortest)
+    made = calibrate_from_step_data(
+        seen(front_end_ms),
+        model=header.model,
+        xpu=header.xpu,
+        tensor_parallel_size=header.tensor_parallel_size,
+        engine=engine,
+        bootstrap_samples=bootstrap_samples,
+        progress=progress,
+    )
+    told = {
+        "front_end": FrontEndLatency(request_latency_ms=front_end_ms),
+        "provenance": {**made.calibration.provenance, "source": "server"},
+    }
+    return StepCalibration(calibration=made.calibration.model_copy(update=told), fit=made.fit)
+
+
+def server_steps(data: BenchmarkData, front_end_ms: float) -> list[MeasuredStep]:
+    """Engine steps behind the answers of a server: lone prompts, and pure decode."""
+    steps = []
+    for point in data.points:
+        for request in _lone(point):
+            seconds = max(request.ttft_ms - front_end_ms, 1e-3) / 1e3
+            steps.append(_prefill_step(request.prompt_tokens, seconds))
+        if point.point.kind == "decode":
+            for repeat in point.requests:
+                if len(repeat) == point.point.batch_size:
+                    steps += _decode_steps(repeat)
+    return steps
+
+
+def _lone(point: BenchmarkPoint) -> list[RequestTiming]:
+    """Requests that had the engine for themselves from their start to their first token."""
+    if point.point.batch_size > 1 or point.point.kind == "mixed":
+        return []
+    return [request for repeat in point.requests for request in repeat]
+
+
+def _decode_steps(repeat: tuple[RequestTiming, ...]) -> list[MeasuredStep]:
+    """Steps in which all requests of a repeat decode; every request sees the same ones."""
+    whole = [request for request in repeat if len(request.gaps_ms) == request.output_tokens - 1]
+    if len(whole) < len(repeat):
+        return []
+    first = [request.start_s * 1e3 + request.ttft_ms for request in repeat]
+    last = [begin + sum(each.gaps_ms) for begin, each in zip(first, repeat, strict=True)]
+    begin, end = max(first), min(last)
+    witness = repeat[int(np.argmax(first))]
+    now, steps = max(first), []
+    for index, gap in enumerate(witness.gaps_ms, start=1):
+        now += gap
+        if begin < now <= end + 1e-6:
+            # The token that a step makes was asked for with all before it in the cache.
+            contexts = [request.prompt_tokens + index for request in repeat]
+            steps.append(_decode_step(contexts, gap / 1e3))
+    return steps
+
+
+def _prefill_step(tokens: int, seconds: float) -> MeasuredStep:
+    return MeasuredStep(
+        prefill_seqs=1,
+        prefill_tokens=tokens,
+        prefill_attention_pairs=tokens * (tokens + 1) // 2,
+        prefill_context_tokens=tokens,
+        decode_seqs=0,
+        decode_context_tokens=0,
+        sampled_seqs=1,
+        longest_context=tokens,
+        seconds=seconds,
+    )
+
+
+def _decode_step(contexts: list[int], seconds: float) -> MeasuredStep:
+    return MeasuredStep(
+        prefill_seqs=0,
+        prefill_tokens=0,
+        prefill_attention_pairs=0,
+        prefill_context_tokens=0,
+        decode_seqs=len(contexts),
+        decode_context_tokens=sum(contexts),
+        sampled_seqs=len(contexts),
+        longest_context=max(contexts),
+        seconds=seconds,
+    )

@@ -1,0 +1,1 @@
+"""Ways to measure a point: in this process, through a server, operation by operation."""
