@@ -41,6 +41,8 @@ EXPERT_FORMATS = {
 
 FASTEST = 1.5
 """A matrix product faster than this many times the peak cannot be: its unit is wrong."""
+FEWEST_SHAPES = 50
+"""Of a format's matrix products; the grids have hundreds."""
 SLOWEST = 100.0
 """A table whose median product is slower than the peak by more than this has another unit."""
 
@@ -173,6 +175,8 @@ class ImportedTables:
     """SHA-256 of every file that was read, by its path inside the folder."""
     versions: dict[str, str]
     """Framework version by file name."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
 def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
@@ -182,9 +186,7 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
     another accelerator, of another kernel, or in another unit.
     """
     files = _newest_files(folder)
-    rows: dict[Where, dict[tuple[Value, ...], list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    rows: dict[Where, dict[tuple[Value, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
     hashes, versions = {}, {}
     for name, path in sorted(files.items()):
         for where, place, latency_ns in _points(path, LAYOUTS[name], xpu):
@@ -194,13 +196,23 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
     tables: list[KernelTable] = [
         table_from_rows(where, points) for where, points in sorted(rows.items())
     ]
-    return ImportedTables(KernelTables(tables), hashes, versions)
+    aborted = [t for t in tables if t.kernel == "gemm" and len(t.axes[0]) < FEWEST_SHAPES]
+    notes = tuple(
+        f"left out gemm {table.attributes[0]}: {len(table.axes[0])} shapes only, an aborted "
+        "measurement"
+        for table in aborted
+    )
+    left_out = {table.attributes for table in aborted}
+    kept = [t for t in tables if t.kernel != "gemm" or t.attributes not in left_out]
+    return ImportedTables(KernelTables(kept), hashes, versions, notes)
 
 
 def _newest_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise CalibrationError(f"--from-op-tables {folder} is not a folder: give the one that "
-                               "holds an accelerator's tables")
+        raise CalibrationError(
+            f"--from-op-tables {folder} is not a folder: give the one that "
+            "holds an accelerator's tables"
+        )
     found: dict[str, Path] = {}
     for path in folder.rglob("*.parquet"):
         if path.stem in LEFT_OUT:

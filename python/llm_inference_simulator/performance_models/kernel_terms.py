@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from llm_inference_simulator.calibration.overheads import HostOverheads
+from llm_inference_simulator.capacity import DTYPE_BYTES
 from llm_inference_simulator.performance_models.composition import (
     Attention,
     Collective,
@@ -32,6 +33,15 @@ Function = Literal["tokens", "seqs", "sampled", "decode", "decode_window", "pref
 
 MEASURED_LATENT_ATTENTION = (7168, 1536, 512, 128, 64, 128)
 """Sizes of DeepSeek-V3's module, which the tables of whole modules measure."""
+
+PROFILED_KERNELS = {
+    "norms": "layernorm",
+    "qk_norm": "qk_norm",
+    "rotary_embedding": "rotary_emb",
+    "mlp_activation": "act_fn",
+    "shared_expert_activation": "act_fn",
+}
+"""Elementwise operations by their names in profiles."""
 
 SATURATING_QUERIES = 12_000
 """Query rows (tokens times heads) of a prompt chunk below which attention to cached keys takes no
@@ -108,7 +118,14 @@ class TermBuilder:
         elif isinstance(shape, LatentAttention):
             yield self._latent_term(operation, shape, mixed=mixed)
         else:
-            yield self._analytic(operation)
+            yield self._elementwise(operation)
+
+    def _elementwise(self, operation: Operation) -> Term:
+        name = PROFILED_KERNELS.get(operation.name.removesuffix("_global"))
+        width = dict(operation.bytes).get("tokens", 0.0) / DTYPE_BYTES
+        if name is None or width == 0:
+            return self._analytic(operation)
+        return self._by_tokens(operation, self.times.elementwise(name, width, self.largest_step))
 
     def _experts(self, shape: Experts) -> Curve | None:
         return self.times.experts(shape, self.distribution, self.largest_step)
@@ -182,11 +199,15 @@ class TermBuilder:
         reach = min(chunk, window) if windowed else chunk
         pairs = reach * (reach + 1) / 2 + (chunk - reach) * reach
         cached = features.get("prefill_window_tokens", features.get("prefill_context_tokens", 0.0))
+        per_pair, saturating = grid.cached or (
+            float(grid.seconds[0, -2]) / pairs,
+            SATURATING_QUERIES / num_query_heads,
+        )
         return replace(
             term,
             function="prefill",
-            seconds_per_pair=repeat * float(grid.seconds[0, -2]) / pairs,
-            saturating_tokens=SATURATING_QUERIES / num_query_heads,
+            seconds_per_pair=repeat * per_pair,
+            saturating_tokens=saturating,
             seconds_per_key=repeat * cached / self.hardware.prefill.memory_bandwidth,
             window=window if windowed else 0,
         )

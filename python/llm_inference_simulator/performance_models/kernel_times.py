@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ Floats = NDArray[np.float64]
 
 OUTLIER = 1.5
 """A point this many times above what both neighbours say is an outlier."""
+
+NEIGHBOURS = 6
+"""Columns that a gap is filled from."""
 
 BITS_PER_WEIGHT = {
     "bfloat16": 16.0,
@@ -64,6 +67,9 @@ class Grid(NamedTuple):
     y: Floats
     seconds: Floats
     provenance: Provenance
+    cached: tuple[float, float] | None = None
+    """Of prompt chunks on cached tokens, where they were measured: seconds of a query-key pair of a
+    long chunk, and tokens below which a chunk takes no less time."""
 
 
 class Blend(NamedTuple):
@@ -95,9 +101,13 @@ class KernelTimes:
 
         def column(index: int) -> Floats:
             n, k = shapes[index]  # type: ignore[misc]
-            return _filled(roof(tokens, n, k) / table.latency_ns[index] * 1e9, tokens)
+            return roof(tokens, n, k) / table.latency_ns[index] * 1e9
 
-        efficiency = _blended(column, blend)
+        def roof_column(index: int) -> Floats:
+            n, k = shapes[index]  # type: ignore[misc]
+            return roof(tokens, n, k)
+
+        efficiency = _blended(Columns(shapes, column, roof_column), blend)
         own = functools.partial(self.gemm_roof, format_=shape.format)
         seconds = own(tokens, shape.n, shape.k) / efficiency
         provenance = blend.provenance if format_ == shape.format else "extrapolated"
@@ -117,9 +127,10 @@ class KernelTimes:
 
     def _gemm_table(self, format_: str) -> tuple[KernelTable | None, str]:
         """The table of a format, else that of 16 bits, whose efficiency then stands in."""
-        table = self.tables.get("gemm", format_)
-        if table is not None and table.points > 5000:
-            return table, format_
+        for name in {"fp8_block": ("fp8_block", "fp8")}.get(format_, (format_,)):
+            table = self.tables.get("gemm", name)
+            if table is not None:
+                return table, name
         return self.tables.get("gemm", "bfloat16"), "bfloat16"
 
     def attention(self, shape: Attention, kv_dtype: str) -> Grid | None:
@@ -148,10 +159,12 @@ class KernelTimes:
             measured = table.latency_ns[index]
             if shape.phase == "prefill":
                 measured = measured[:, :, 0]
-            efficiency = roof(batch, pairs[index], head_dim) / measured * 1e9
-            return _filled_rows(efficiency, length, batch)
+            return roof_column(index) / measured * 1e9
 
-        efficiency = _blended(column, blend)
+        def roof_column(index: int) -> Floats:
+            return roof(batch, pairs[index], head_dim)
+
+        efficiency = _blended(Columns(pairs, column, roof_column), blend)
         # Fewer heads in more sequences are the same work: batch b of the table stands for b/scale.
         own = batch / scale
         heads = (shape.num_query_heads, shape.num_key_value_heads)
@@ -160,7 +173,11 @@ class KernelTimes:
         provenance = blend.provenance if same else "extrapolated"
         if shape.phase == "decode" and shape.window and window:
             length, seconds = _cut_at_window(length, seconds, shape.window)
-        return _extended(own, length, seconds, provenance)
+        grid = _extended(own, length, seconds, provenance)
+        if shape.phase == "prefill" and len(table.axes[3]) > 1:
+            nearest, _ = max(blend.columns, key=lambda column: column[1])
+            grid = grid._replace(cached=_cached_slopes(table, nearest))
+        return grid
 
     def _attention_table(
         self, kernel: str, kv_dtype: str, head_dim: int, window: int
@@ -170,9 +187,7 @@ class KernelTimes:
             own = self.tables.get(kernel, kv_dtype, head_dim, wanted)
             if own is not None:
                 return own, wanted, wanted == window
-        others = [
-            table for table in self.tables.of(kernel) if table.attributes[2] == 0
-        ]
+        others = [table for table in self.tables.of(kernel) if table.attributes[2] == 0]
         if not others:
             return None, 0, False
 
@@ -221,11 +236,14 @@ class KernelTimes:
         work = batch[:, None] * (length[None, :] if phase == "prefill" else np.ones((1, 1)))
 
         def column(index: int) -> Floats:
-            # Time over a unit of work; the module's projections make it no plain roofline.
-            per_token = work / table.latency_ns[index] * 1e9
-            return _filled_rows(per_token, length, batch)
+            # Work over time; the module's projections make it no plain roofline.
+            return work / table.latency_ns[index] * 1e9
 
-        seconds = work / _blended(column, blend)
+        def work_column(_: int) -> Floats:
+            return np.broadcast_to(work, table.latency_ns.shape[1:])
+
+        columns = Columns([(count, 1) for count in heads], column, work_column)
+        seconds = work / _blended(columns, blend)
         seconds = _monotone_rows(_without_outliers(seconds))
         return _extended(batch, length, seconds, blend.provenance if same else "extrapolated")
 
@@ -246,10 +264,8 @@ class KernelTimes:
         nearest = min(range(len(shapes)), key=lambda index: _expert_distance(shapes[index], own))
         tokens = np.array(table.axes[1], dtype=np.float64)
         theirs = str(table.attributes[0])
-        efficiency = _filled(
-            self._experts_roof(tokens, shapes[nearest], theirs) / table.latency_ns[nearest] * 1e9,
-            tokens,
-        )
+        roof = self._experts_roof(tokens, shapes[nearest], theirs)
+        efficiency = _filled(roof / table.latency_ns[nearest] * 1e9, tokens)
         seconds = self._experts_roof(tokens, own, shape.format) / efficiency
         provenance: Provenance = "measured" if same and shapes[nearest] == own else "extrapolated"
         curve = _curve(tokens, seconds, largest * shape.engines, provenance)
@@ -276,6 +292,18 @@ class KernelTimes:
         memory = (weights + 2 * visits * (2 * hidden + 3 * width)) / self.xpu.memory_bytes_per_s
         return np.maximum(compute, memory)
 
+    def elementwise(self, name: str, width: float, largest: int) -> Curve | None:
+        """Seconds by tokens of a kernel that passes over ``width`` numbers a token."""
+        tables = [t for t in self.tables.of("elementwise") if t.attributes[0] == name]
+        if not tables:
+            return None
+        table = min(tables, key=lambda t: abs(math.log(int(t.attributes[1]) / width)))
+        ratio = width / int(table.attributes[1])
+        # As many numbers take as long, however they are divided into tokens.
+        tokens = np.array(table.axes[0], dtype=np.float64)
+        curve = _curve(tokens, table.latency_ns / 1e9, largest * ratio, "measured")
+        return Curve(curve.x / ratio, curve.seconds, "measured" if ratio == 1 else "interpolated")
+
     def collective(self, kernel: str, ranks: int, launch: str | None = None) -> Curve | None:
         """Seconds by bytes; None where the group's size was not measured."""
         table = self.tables.get(kernel, *(() if launch is None else (launch,)))
@@ -285,6 +313,16 @@ class KernelTimes:
         known = ~np.isnan(measured)
         size = np.array(table.axes[1], dtype=np.float64)[known]
         return _curve(size, measured[known] / 1e9, 0, "measured")
+
+
+def _cached_slopes(table: KernelTable, column: int) -> tuple[float, float]:
+    """(seconds of a pair, saturating tokens) from the longest chunk and the shortest one."""
+    tokens, cached = np.array(table.axes[2], float), np.array(table.axes[3], float)
+    measured = table.latency_ns[column, 0] / 1e9
+    known = ~np.isnan(measured[:, 0]) & ~np.isnan(measured[:, -1])
+    slopes = (measured[known, -1] - measured[known, 0]) / (cached[-1] - cached[0])
+    per_pair = float(slopes[-1] / tokens[known][-1])
+    return per_pair, float(slopes[0] / per_pair)
 
 
 def _expert_distance(theirs: tuple[int, ...], own: tuple[int, ...]) -> float:
@@ -337,9 +375,7 @@ def _bilinear(shapes: Sequence[tuple[int, int]], value: tuple[float, float]) -> 
     return Blend([(min(place.items(), key=lambda item: distance(item[0]))[1], 1.0)], "extrapolated")
 
 
-def _heads(
-    pairs: Sequence[tuple[int, int]], queries: float, keys: float
-) -> tuple[Blend, float]:
+def _heads(pairs: Sequence[tuple[int, int]], queries: float, keys: float) -> tuple[Blend, float]:
     """Columns for a number of heads, and how many table sequences stand for one.
 
     Key-value heads that were not measured are spread over more sequences: attention of s sequences
@@ -363,9 +399,100 @@ def _heads(
     return Blend(columns, provenance), scale
 
 
-def _blended(column: Callable[[int], Floats], blend: Blend) -> Floats:
+class Columns(NamedTuple):
+    """The columns of a table, as efficiencies."""
+
+    shapes: Sequence[Any]
+    """Two sizes of each, by which columns are near."""
+    efficiency: Callable[[int], Floats]
+    """A column; NaN where a point was not measured."""
+    roof: Callable[[int], Floats]
+    """The roofline's seconds at the same points."""
+
+    def complete(self, index: int) -> Floats:
+        """A column with its gaps filled.
+
+        A gap takes the step from a measured neighbour that the nearest columns take there: kernels
+        change at the same sizes in columns alike.
+        """
+        values = np.log(self.efficiency(index))
+        if not np.isnan(values).any():
+            return np.exp(values)
+        others = [np.log(self.efficiency(other)) for other in self._nearest(index)]
+        while True:
+            found = _by_likeness(values, others)
+            if not found:
+                break
+            for place, value in found.items():
+                values[place] = value
+        return np.exp(_held(values, np.log(self.roof(index))))
+
+    def _nearest(self, index: int) -> list[int]:
+        own = self.shapes[index]
+
+        def distance(other: int) -> float:
+            pairs = zip(self.shapes[other], own, strict=True)
+            return sum(abs(math.log(left / right)) for left, right in pairs)
+
+        order = sorted((i for i in range(len(self.shapes)) if i != index), key=distance)
+        return order[:NEIGHBOURS]
+
+
+def _by_likeness(values: Floats, others: Sequence[Floats]) -> dict[tuple[int, ...], float]:
+    """Fill gaps beside known points with the steps that other columns take."""
+    found: dict[tuple[int, ...], float] = {}
+    for place in zip(*np.nonzero(np.isnan(values)), strict=True):
+        estimates = []
+        for beside in _beside(place, values.shape):
+            if np.isnan(values[beside]):
+                continue
+            steps = [other[place] - other[beside] for other in others]
+            known = [step for step in steps if not np.isnan(step)]
+            if known:
+                estimates.append(float(values[beside] + np.median(known)))
+        if estimates:
+            found[tuple(int(axis) for axis in place)] = float(np.mean(estimates))
+    return found
+
+
+def _beside(place: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    for axis, size in enumerate(shape):
+        for moved in (place[axis] - 1, place[axis] + 1):
+            if 0 <= moved < size:
+                yield (*place[:axis], moved, *place[axis + 1 :])
+
+
+def _held(values: Floats, roof: Floats) -> Floats:
+    """Fill what is left along the last axis, then the first: straight lines between points.
+
+    Below the first point the time is held (nothing is faster than a launch), beyond the last one
+    the efficiency.
+    """
+    for axis in (values.ndim - 1, 0):
+        rows, roofs = np.moveaxis(values, axis, -1), np.moveaxis(roof, axis, -1)
+        filled = [
+            _held_row(row, limit)
+            for row, limit in zip(
+                rows.reshape(-1, rows.shape[-1]), roofs.reshape(-1, rows.shape[-1]), strict=True
+            )
+        ]
+        values = np.moveaxis(np.array(filled).reshape(rows.shape), -1, axis)
+    return values
+
+
+def _held_row(row: Floats, roof: Floats) -> Floats:
+    known = np.flatnonzero(~np.isnan(row))
+    if not known.size:
+        return row
+    filled = np.interp(np.arange(row.size), known, row[known])
+    before = np.arange(row.size) < known[0]
+    filled[before] = row[known[0]] + (roof - roof[known[0]])[before]
+    return filled
+
+
+def _blended(columns: Columns, blend: Blend) -> Floats:
     """Weighted geometric mean of columns."""
-    logs = [weight * np.log(column(index)) for index, weight in blend.columns]
+    logs = [weight * np.log(columns.complete(index)) for index, weight in blend.columns]
     return np.exp(functools.reduce(np.add, logs))
 
 
@@ -375,15 +502,6 @@ def _filled(values: Floats, x: Floats) -> Floats:
     if known.all():
         return values
     return np.exp(np.interp(np.log(x), np.log(x[known]), np.log(values[known])))
-
-
-def _filled_rows(values: Floats, y: Floats, x: Floats) -> Floats:
-    """Fill each row, then rows without any point from their neighbours."""
-    rows = np.array([_filled(row, y) if (~np.isnan(row)).any() else row for row in values])
-    empty = np.isnan(rows).all(axis=1)
-    if empty.any():
-        rows = np.array([_filled(column, x) for column in rows.T]).T
-    return rows
 
 
 def _without_outliers(values: Floats) -> Floats:
@@ -423,9 +541,7 @@ def _curve(x: Floats, seconds: Floats, largest: float, provenance: Provenance) -
     """A rising curve, continued in proportion from its last point to twice what may be asked."""
     rising = monotone(_without_outliers(seconds))
     end = 2 * max(float(x[-1]), largest)
-    return Curve(
-        np.append(x, end), np.append(rising, rising[-1] * end / x[-1]), provenance
-    )
+    return Curve(np.append(x, end), np.append(rising, rising[-1] * end / x[-1]), provenance)
 
 
 def _cut_at_window(length: Floats, seconds: Floats, window: int) -> tuple[Floats, Floats]:

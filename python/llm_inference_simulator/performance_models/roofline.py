@@ -37,8 +37,8 @@ class RooflinePerformanceModel(BasePerformanceModel):
 
     ``model`` and ``xpu`` are catalogue names, paths or the loaded entries. ``engine`` gives the
     formats of weights and cache. ``max_model_len`` is the longest sequence to be priced; None: the
-    engine's, or else the model's context. ``expert_parallel`` spreads whole experts over the group,
-    and over ``engines`` data-parallel engines; the busiest accelerator serves
+    engine's, or else the model's context. Expert parallelism (an
+    engine setting) spreads them over ``engines`` data-parallel engines too; the busiest accelerator serves
     ``expert_load_imbalance`` times the mean. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` for what cannot be priced.
     """
@@ -54,7 +54,6 @@ class RooflinePerformanceModel(BasePerformanceModel):
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
         max_model_len: int | None = None,
-        expert_parallel: bool = False,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
     ) -> None:
@@ -72,7 +71,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
             max_model_len=max_model_len
             or self.engine.max_model_len
             or self.model.max_position_embeddings,
-            expert_parallel=expert_parallel,
+            expert_parallel=self.engine.enable_expert_parallel,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
         )
