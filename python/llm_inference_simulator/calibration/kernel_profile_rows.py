@@ -1,9 +1,9 @@
-"""Reads layer profiles in the layout of LLMServingSim's profiler: CSV files by model and group size.
+"""Reads layer profiles in the layout of LLMServingSim's profiler: CSV files by model.
 
 ``OWNER/MODEL/DTYPE/tpN/`` holds ``dense.csv`` (layer, tokens, time_us), ``attention.csv``
 (prefill_chunk, kv_prefill, n_decode, kv_decode, time_us), ``per_sequence.csv`` (layer, sequences,
-time_us) and ``meta.yaml`` a folder up. Times are microseconds of one layer, launched eagerly. What a
-layer's matrix is follows from the profiled model's own sizes, so the times become those of plain
+time_us) and ``meta.yaml`` a folder up. Times are microseconds of one layer, launched eagerly. What
+a layer's matrix is follows from the profiled model's own sizes, so the times become those of plain
 kernels, of use to any model.
 """
 
@@ -17,8 +17,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_inference_simulator.calibration.kernel_tables import KernelTables, Value, Where
-from llm_inference_simulator.calibration.kernel_tables import table_from_rows
+from llm_inference_simulator.calibration.kernel_tables import (
+    KernelTables,
+    Value,
+    Where,
+    table_from_rows,
+)
 from llm_inference_simulator.calibration.op_table_rows import ImportedTables, is_device_of
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_model
 from llm_inference_simulator.errors import CalibrationError, ConfigError

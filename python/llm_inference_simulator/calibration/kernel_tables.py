@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import zlib
@@ -98,7 +99,7 @@ LONGEST_NS = 2**32 - 1
 def table_from_rows(where: Where, rows: Mapping[tuple[Value, ...], Sequence[float]]) -> KernelTable:
     """Lay measured rows out on a grid; the median of repeated ones counts."""
     names = AXES[where.kernel]
-    axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))  # type: ignore[type-var]
+    axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))
     index = [{value: place for place, value in enumerate(axis)} for axis in axes]
     latency = np.full([len(axis) for axis in axes], np.nan)
     for row, values in rows.items():
@@ -166,9 +167,9 @@ class KernelTables:
 def _table(item: Any, source: str) -> KernelTable:
     if not isinstance(item, dict):
         raise CalibrationError(f"{source} must be a mapping, not {type(item).__name__}")
-    kernel = item.get("kernel")
+    kernel = str(item.get("kernel"))
     if kernel not in AXES:
-        raise CalibrationError(f"{source}: {unknown_name('kernel', str(kernel), AXES)}")
+        raise CalibrationError(f"{source}: {unknown_name('kernel', kernel, AXES)}")
     expected = {"kernel", "axes", "latency_ns", *ATTRIBUTES[kernel]}
     for key in item.keys() - expected:
         raise CalibrationError(f"{source}: {unknown_name('key', key, expected)}")
@@ -192,7 +193,7 @@ def _axis(axes: Any, name: str, source: str) -> tuple[Value, ...]:
         parts = value if isinstance(value, tuple) else (value,)
         if not all(type(part) is int and part >= 0 for part in parts):
             raise CalibrationError(f"{source}.{name}: {value!r} must be whole and not negative")
-    if any(left >= right for left, right in zip(read, read[1:], strict=False)):  # type: ignore[operator]
+    if any(left >= right for left, right in itertools.pairwise(read)):  # type: ignore[operator]
         raise CalibrationError(f"{source}.{name} must rise, without repeats")
     return tuple(read)
 

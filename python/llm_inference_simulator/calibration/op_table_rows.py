@@ -250,7 +250,7 @@ def _points(
         if point is None:
             continue
         if layout.flops is not None:
-            peak = max(xpu.bf16_flops, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
+            peak = max(xpu.bf16_flops or 1.0, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
             ratio = latency_ns / (layout.flops(row) / peak * 1e9)
             if ratio < 1 / FASTEST:
                 raise CalibrationError(
@@ -299,8 +299,8 @@ def _latency_ns(path: Path, number: int, row: Row) -> float:
         )
     if latency * 1e6 > LONGEST_NS:
         raise CalibrationError(
-            f"{path}, row {number}: latency={latency!r} ms is no time of one kernel: latencies must "
-            "be milliseconds"
+            f"{path}, row {number}: latency={latency!r} ms is no time of one kernel: latencies "
+            "must be milliseconds"
         )
     return float(latency) * 1e6
 

@@ -20,7 +20,6 @@ from llm_inference_simulator.errors import CalibrationError, ConfigError
 if TYPE_CHECKING:
     from llm_inference_simulator.calibration import CalibrationFile
     from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
-
     from llm_inference_simulator.validation import RunErrors
 
     AnyCalibration = CalibrationFile | KernelCalibration

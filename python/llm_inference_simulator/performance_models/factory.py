@@ -31,7 +31,8 @@ def create_performance_model(
     """Build the performance model that ``performance`` names for a model on an accelerator.
 
     ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
-    context); ``engines`` data-parallel engines share the experts under expert parallelism. Raises :class:`~llm_inference_simulator.errors.ConfigError` and
+    context); ``engines`` data-parallel engines share the experts under expert parallelism. Raises
+    :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
     xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu

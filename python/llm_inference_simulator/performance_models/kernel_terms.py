@@ -10,7 +10,15 @@ import numpy as np
 
 from llm_inference_simulator.calibration.overheads import HostOverheads
 from llm_inference_simulator.capacity import DTYPE_BYTES
-from llm_inference_simulator.performance_models.composition import (
+from llm_inference_simulator.performance_models.hardware import RooflineHardware
+from llm_inference_simulator.performance_models.interpolation import (
+    Curve,
+    Floats,
+    Grid,
+    Provenance,
+)
+from llm_inference_simulator.performance_models.kernel_times import KernelTimes, causal_pairs
+from llm_inference_simulator.performance_models.operations import (
     Attention,
     Collective,
     Composition,
@@ -19,14 +27,6 @@ from llm_inference_simulator.performance_models.composition import (
     LatentAttention,
     Operation,
     Terms,
-)
-from llm_inference_simulator.performance_models.hardware import RooflineHardware
-from llm_inference_simulator.performance_models.kernel_times import (
-    Curve,
-    Floats,
-    Grid,
-    KernelTimes,
-    Provenance,
 )
 
 Function = Literal["tokens", "seqs", "sampled", "decode", "decode_window", "prefill"]
@@ -197,7 +197,7 @@ class TermBuilder:
         # Where all units work: the longest single chunk that was measured.
         chunk = float(grid.y[-2])
         reach = min(chunk, window) if windowed else chunk
-        pairs = reach * (reach + 1) / 2 + (chunk - reach) * reach
+        pairs = float(causal_pairs(np.array(chunk), np.array(reach)))
         cached = features.get("prefill_window_tokens", features.get("prefill_context_tokens", 0.0))
         per_pair, saturating = grid.cached or (
             float(grid.seconds[0, -2]) / pairs,
@@ -280,7 +280,7 @@ class TermBuilder:
         bound = self.composition.attention_window
         window = float(bound[1]) if windowed and bound is not None else np.inf
         reach = np.minimum(tokens, window)
-        pairs = reach * (reach + 1) / 2 + (tokens - reach) * reach
+        pairs = causal_pairs(np.asarray(tokens, dtype=np.float64), reach)
         shape = (chunks.size, tokens.size)
         keys = chunks[:, None] * tokens[None, :]
         sums = {
