@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,6 +165,13 @@ LAYOUTS: Mapping[str, Layout] = {
 
 LEFT_OUT = ("mla_bmm_perf",)
 
+_WORDS = (
+    "gemm_dtype", "kv_cache_dtype", "gemm_type", "moe_dtype", "distribution", "backend",
+    "op_name", "nccl_dtype",
+)  # fmt: skip
+"""Columns that hold names; all others of a layout hold sizes."""
+_MAY_BE_0 = ("step", "window_size")
+
 
 @dataclass(frozen=True, slots=True)
 class ImportedTables:
@@ -243,10 +250,7 @@ def _points(
     for number, row in enumerate(rows, start=1):
         latency_ns = _latency_ns(path, number, row)
         _check_labels(path, number, row, layout, xpu)
-        try:
-            point = layout.point(row)
-        except TypeError:
-            raise CalibrationError(f"{path}, row {number}: a value is missing") from None
+        point = layout.point(row)
         if point is None:
             continue
         if layout.flops is not None:
@@ -287,7 +291,26 @@ def _read(path: Path, layout: Layout) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.to_pylist()
     if not rows:
         raise CalibrationError(f"{path} has no rows")
+    for column in (*layout.columns, "window_size"):
+        if column in table.column_names:
+            _check_column(path, column, rows)
     return rows
+
+
+def _check_column(path: Path, column: str, rows: Sequence[Row]) -> None:
+    """Refuse a value that is no name, or no size; ``window_size`` may be left open."""
+    least = 0 if column in _MAY_BE_0 else 1
+    for number, row in enumerate(rows, start=1):
+        value = row[column]
+        if column in _WORDS:
+            if type(value) is not str:
+                raise CalibrationError(f"{path}, row {number}: {column}={value!r} must be a name")
+        elif not (type(value) is int and value >= least) and not (
+            column == "window_size" and value is None
+        ):
+            raise CalibrationError(
+                f"{path}, row {number}: {column}={value!r} must be a whole number, at least {least}"
+            )
 
 
 def _latency_ns(path: Path, number: int, row: Row) -> float:
