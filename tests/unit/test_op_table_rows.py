@@ -241,14 +241,14 @@ def test_seconds_are_no_milliseconds(tmp_path: Path) -> None:
     rows = [row | {"latency": row["latency"] / 1e3} for row in grid()]
     message = refusal(put(tmp_path, "gemm_perf", rows).parents[3])
     assert ", row 2: " in message  # the first heavy product
-    assert "times the peak of h100-sxm: latencies must be milliseconds" in message
+    assert "times the peak of h100-sxm: latency must be milliseconds" in message
 
 
 def test_microseconds_are_no_milliseconds(tmp_path: Path) -> None:
     path = put(tmp_path, "gemm_perf", [row | {"latency": row["latency"] * 1e3} for row in grid()])
     message = refusal(tmp_path)
     assert message.startswith(f"{path}: large products reach ")
-    assert message.endswith("latencies must be milliseconds")
+    assert message.endswith("latency must be milliseconds")
 
 
 def test_one_row_in_another_unit_is_found(tmp_path: Path) -> None:
@@ -307,3 +307,8 @@ def test_an_impossible_size_is_refused_with_its_row(
     path = put(tmp_path, "custom_allreduce_perf", [all_reduce() | {column: value}])
     message = refusal(tmp_path)
     assert message.startswith(f"{path}, row 1: {column}={value!r}")
+
+
+def test_formats_that_nothing_uses_leave_no_calibration(tmp_path: Path) -> None:
+    put(tmp_path, "gemm_perf", [row | {"gemm_dtype": "int8_wo"} for row in grid()])
+    assert "holds no kernel of a format that is understood" in refusal(tmp_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import zlib
@@ -192,7 +193,7 @@ def _axis(axes: Any, name: str, source: str) -> tuple[Value, ...]:
         parts = value if isinstance(value, tuple) else (value,)
         if not all(type(part) is int and part >= 0 for part in parts):
             raise CalibrationError(f"{source}.{name}: {value!r} must be whole and not negative")
-    if any(left >= right for left, right in zip(read, read[1:], strict=False)):  # type: ignore[operator]
+    if any(left >= right for left, right in itertools.pairwise(read)):  # type: ignore[operator]
         raise CalibrationError(f"{source}.{name} must rise, without repeats")
     return tuple(read)
 
