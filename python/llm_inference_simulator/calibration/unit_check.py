@@ -6,6 +6,7 @@ two decades of the peak.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,17 +32,17 @@ class UnitCheck:
     """What the file's times should be in."""
     _slowness: list[float] = field(default_factory=list)
 
-    def product(self, row: int, said: object, latency_ns: float, m: int, n: int, k: int) -> None:
-        """Refuse a product of (m, k) and (k, n) that is too fast."""
+    def product(self, row: int, said: object, latency_ns: float, *size: int) -> None:
+        """Refuse a product of the three sizes m, n and k that is too fast."""
         xpu = self.xpu
         peak = max(xpu.bf16_flops, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
-        ratio = latency_ns * peak / (2.0 * m * n * k * 1e9)
+        ratio = latency_ns * peak / (2.0 * math.prod(size) * 1e9)
         if ratio < 1 / FASTEST:
             raise CalibrationError(
                 f"{self.path}, row {row}: {self.column}={said} would take {1 / ratio:.3g} times "
                 f"the peak of {xpu.name}: {self._remedy}"
             )
-        if min(m, n, k) >= _LARGE:
+        if min(size) >= _LARGE:
             self._slowness.append(ratio)
 
     def finish(self) -> None:
