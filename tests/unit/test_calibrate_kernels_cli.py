@@ -50,7 +50,7 @@ def op_tables(folder: Path) -> Path:
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = main([str(word) for word in words])
     out, err = capsys.readouterr()
     return code, out, err
@@ -160,6 +160,17 @@ def test_shipped_tables_give_the_rates_of_a_model(
         ), batch
     result = simulated(capsys, "h100-sxm", output, tmp_path / "result.json")
     assert result["provenance"]["calibration_file"] == str(output)
+
+
+def test_rates_of_weights_in_four_bits_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "rates.json"
+    words = ["calibrate", "--calibration-data", "h100-sxm", "--xpu", "h100", "--output", output]
+    words += ["--bootstrap-samples", "20", "--model", "gpt-oss-20b"]
+    code, _, err = run(capsys, *words)
+    assert (code, err) == (0, "")
+    assert load_calibration(output)[0].quantization == "mxfp4"
 
 
 def test_op_tables_and_a_model_give_its_rates_at_once(

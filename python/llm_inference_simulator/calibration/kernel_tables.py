@@ -109,7 +109,7 @@ LONGEST_NS = 2**32 - 1
 def table_from_rows(where: Where, rows: Mapping[tuple[Value, ...], Sequence[float]]) -> KernelTable:
     """Lay measured rows out on a grid; the median of repeated ones counts."""
     names = AXES[where.kernel]
-    axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))  # type: ignore[type-var]
+    axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))
     index = [{value: place for place, value in enumerate(axis)} for axis in axes]
     latency = np.full([len(axis) for axis in axes], np.nan)
     for row, values in rows.items():
