@@ -24,6 +24,7 @@ from llm_inference_simulator.calibration.kernel_tables import (
     LONGEST_NS,
     KernelTable,
     KernelTables,
+    Value,
     Where,
     table_from_rows,
 )
@@ -32,12 +33,13 @@ from llm_inference_simulator.calibration.shipped import open_calibration, shippe
 from llm_inference_simulator.catalog import load_xpu
 from llm_inference_simulator.errors import CalibrationError
 
+Rows = dict[tuple[Value, ...], list[float]]
 Change = Callable[[dict[str, Any]], object]
 
 
 def made() -> KernelCalibration:
-    gemm = {((4096, 1024), 1): [5_000.0], ((4096, 1024), 64): [9_000.0, 7_000.0]}
-    reduce_ = {(2, 1024): [4_000.0], (4, 2048): [6_000.0]}
+    gemm: Rows = {((4096, 1024), 1): [5_000.0], ((4096, 1024), 64): [9_000.0, 7_000.0]}
+    reduce_: Rows = {(2, 1024): [4_000.0], (4, 2048): [6_000.0]}
     return KernelCalibration(
         xpu="h100-sxm",
         tables=KernelTables(
@@ -336,7 +338,7 @@ def tables(draw: st.DrawFn) -> KernelTable:
     kernel = draw(st.sampled_from(sorted(AXES)))
     attributes = tuple(draw(WORDS | st.integers(0, 4096)) for _ in ATTRIBUTES[kernel])
     parts = SHAPES.get(kernel)
-    first = SIZES if parts is None else st.tuples(*[SIZES] * parts)
+    first: Any = SIZES if parts is None else st.tuples(*[SIZES] * parts)
     axes = tuple(
         tuple(sorted(draw(st.sets(first if axis == 0 else SIZES, min_size=1, max_size=3))))
         for axis in range(len(AXES[kernel]))

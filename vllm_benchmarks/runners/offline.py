@@ -147,7 +147,7 @@ class OfflineRunner:
 
 def _is_of(point: PlannedPoint, row: dict[str, Any]) -> bool:
     """Whether a step is what the point is about, not its run-up."""
-    prefill = sum(request[3] for request in row["reqs"])
+    prefill: int = sum(request[3] for request in row["reqs"])
     if point.kind == "decode":
         return prefill == 0 and len(row["reqs"]) == point.batch_size
     if point.kind == "mixed":

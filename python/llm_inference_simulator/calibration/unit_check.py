@@ -35,7 +35,10 @@ class UnitCheck:
     def product(self, row: int, said: object, latency_ns: float, *size: int) -> None:
         """Refuse a product of the three sizes m, n and k that is too fast."""
         xpu = self.xpu
-        peak = max(xpu.bf16_flops, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
+        rates = (xpu.bf16_flops, xpu.fp16_flops, xpu.fp8_flops, xpu.fp4_flops)
+        peak = max(rate or 0.0 for rate in rates)
+        if peak == 0:
+            return
         ratio = latency_ns * peak / (2.0 * math.prod(size) * 1e9)
         if ratio < 1 / FASTEST:
             raise CalibrationError(

@@ -55,7 +55,9 @@ def _from_steps(arguments: argparse.Namespace, before: AnyCalibration | None) ->
 
     _require_model(arguments, "--from-steps")
     if before is not None:
-        raise ConfigError("--from-steps makes a calibration anew: leave out --calibration-data")
+        raise ConfigError(
+            "--from-steps makes a calibration anew: leave out --calibration-data and other sources"
+        )
     made = calibrate_from_steps(
         _paths(arguments.from_steps),
         model=arguments.model,
@@ -203,6 +205,8 @@ _SOURCES: dict[str, Source] = {
 }
 """In the order in which they run: each gets the calibration of the one before."""
 
+_KERNEL_SOURCES = frozenset({"from_op_tables", "from_kernel_profiles"})
+
 
 def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``calibrate``; the handler is in ``args.run``."""
@@ -277,12 +281,21 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if not used and not derives:
         flags = " or ".join(f"--{name.replace('_', '-')}" for name in _SOURCES)
         raise ConfigError(f"no measurements: give {flags}")
+    if arguments.overheads_from is not None and not used.keys() & _KERNEL_SOURCES:
+        raise ConfigError(
+            "--overheads-from goes with --from-op-tables or --from-kernel-profiles: leave it out"
+        )
     output = Path(arguments.output)
     check_writable(output, "--output")
     calibration: AnyCalibration | None = None
     if arguments.calibration_data is not None:
         calibration = open_calibration(arguments.calibration_data)
         _require_same_subject(arguments, calibration)
+        if not used and not isinstance(calibration, KernelCalibration):
+            raise ConfigError(
+                f"no measurements: --calibration-data {arguments.calibration_data} holds the rates "
+                "of a model already; give kernel tables to derive those of --model, or --from-bench"
+            )
     lines: list[str] = []
     for source in used.values():
         outcome = source(arguments, calibration)

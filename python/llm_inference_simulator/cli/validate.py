@@ -88,6 +88,11 @@ def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
     runs = [run for file in files for run in read_runs(file, settings)]
     _require_distinct(runs)
     if flags.get("command.leave_one_out"):
+        if front_end != FrontEndConfig():
+            raise ConfigError(
+                "--leave-one-out fits the front end's latencies itself: leave out "
+                "--request-latency-ms and --response-latency-ms"
+            )
         return leave_one_out(runs, performance, report=_stage(flags))
     if flags.get("command.no_progress"):
         return validate(runs, performance, front_end)

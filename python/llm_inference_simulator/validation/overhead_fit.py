@@ -2,8 +2,8 @@
 
 Few physical constants, the same for every model of an accelerator (``HostOverheads`` and the front
 end), chosen so that relative errors of mean ITL, TTFT and E2E are least in squares. Predictions are
-nearly linear in the constants, so a few Gauss-Newton rounds with differences are enough; leaving a
-run out solves the last round again without it, and predicts the run anew.
+nearly linear in the constants, so a few Gauss-Newton rounds with differences are enough. A fit that
+leaves a run out begins where all runs led and takes rounds of its own without it.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def fit_overheads(
         kept = everyone.copy()
         kept[index] = False
         own = fit.solve(values, predicted, slopes, kept)
+        own = fit.solve(own, *fit.linearised(own), kept)
         others.append(own)
         held_out.append(compare(run, fit.predict(run, own), used_for_fitting=False))
     fitted = [compare(run, fit.predict(run, values), used_for_fitting=True) for run in runs]
@@ -173,8 +174,7 @@ class _Fit:
         target = ((measured - predicted)[kept] * weights).ravel() + design @ values
         scale = np.abs(design).max(axis=0)
         told = scale > 0
-        # A constant that no kept run tells anything of stays where all runs put it.
-        target -= design[:, ~told] @ values[~told]
+        # A constant that no kept run tells anything of stays at its start.
         low, high = (
             np.array([getattr(constant, side) for constant in CONSTANTS])[told] * scale[told]
             for side in ("least", "most")
@@ -182,7 +182,7 @@ class _Fit:
         found = require_scipy().lsq_linear(
             design[:, told] / scale[told], target, bounds=(low, high)
         )
-        solution = values.copy()
+        solution = np.array([constant.start for constant in CONSTANTS])
         solution[told] = found.x / scale[told]
         return solution
 
