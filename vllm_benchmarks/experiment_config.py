@@ -158,7 +158,7 @@ def _octaves(low: int, high: int, step: int = 1) -> list[int]:
 
 
 def _log_scale(share: float, low: int, high: int) -> int:
-    return round(low * (max(high, low) / low) ** share)
+    return round(low * math.pow(max(high, low) / low, share))
 
 
 def _tokens(point: PlannedPoint) -> int:
