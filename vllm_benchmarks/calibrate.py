@@ -108,7 +108,7 @@ def _experiment(arguments: argparse.Namespace, engine: EngineConfig) -> Experime
         memory = plan_memory(model, xpu, limited, arguments.tensor_parallel_size)
     except CapacityError as error:
         raise ConfigError(f"the engine to be measured cannot run: {error}") from None
-    optional = ("sparse_points", "sampling", "repeats", "decode_steps", "seed")
+    optional = ("max_context", "sparse_points", "sampling", "repeats", "decode_steps", "seed")
     given = {name: getattr(arguments, name) for name in optional}
     return ExperimentConfig(
         max_num_seqs=engine.max_num_seqs,

@@ -43,6 +43,8 @@ def _add_plan(group: Any) -> None:
     add("--sparse", action="store_true", help="a few well-chosen points instead of the full grid")
     text = "points of a sparse plan besides the corners (default: 24)"
     add("--sparse-points", type=_whole(8), metavar="N", help=text)
+    text = "longest context to measure (default: half of --max-model-len)"
+    add("--max-context", type=_tokens, metavar="N", help=text)
     add("--sampling", choices=("sobol", "latin_hypercube"), help="default: sobol")
     add("--repeats", type=_whole(1), metavar="N", help="default: 3")
     add("--decode-steps", type=_whole(2), metavar="N", help="tokens a request decodes (12)")
