@@ -34,13 +34,26 @@ class StepShape:
         decode_seqs: int = 0,
         decode_context_tokens: int = 0,
         sampled_seqs: int = 0,
+        prefill_window_pairs: int = 0,
+        prefill_window_tokens: int = 0,
+        decode_window_tokens: int = 0,
     ) -> StepShape: ...
     @staticmethod
-    def prefill(batch_size: int, seq_length: int, cached_length: int = 0) -> StepShape:
-        """A step of whole prompts, each on top of ``cached_length`` cached tokens."""
+    def prefill(
+        batch_size: int,
+        seq_length: int,
+        cached_length: int = 0,
+        attention_window: tuple[str, int] | None = None,
+    ) -> StepShape:
+        """A step of whole prompts, each on top of ``cached_length`` cached tokens.
+
+        ``attention_window``: ("sliding" or "chunked", tokens).
+        """
 
     @staticmethod
-    def decode(batch_size: int, context_length: int) -> StepShape:
+    def decode(
+        batch_size: int, context_length: int, attention_window: tuple[str, int] | None = None
+    ) -> StepShape:
         """A step of one token per sequence; ``context_length`` counts the new token."""
 
     @property
@@ -57,6 +70,12 @@ class StepShape:
     def decode_context_tokens(self) -> int: ...
     @property
     def sampled_seqs(self) -> int: ...
+    @property
+    def prefill_window_pairs(self) -> int: ...
+    @property
+    def prefill_window_tokens(self) -> int: ...
+    @property
+    def decode_window_tokens(self) -> int: ...
 
 @final
 class OperationCost:
@@ -78,6 +97,10 @@ class OperationCost:
     def bound(self) -> str:
         """What limits it: "compute", "memory", "communication", "latency" or "overhead"."""
 
+    @property
+    def provenance(self) -> str:
+        """Its time is "measured", "interpolated", "fitted", "extrapolated" or "analytic"."""
+
 @final
 class CostModel:
     """What prices a step; immutable, shared by engines."""
@@ -92,11 +115,21 @@ class CostModel:
         """Whole nanoseconds, linear in the step's sums (docs/spec.md, section 8)."""
 
     @staticmethod
-    def roofline(model: Any, hardware: Any) -> CostModel:
+    def roofline(composition: Any, hardware: Any) -> CostModel:
         """Operation-by-operation roofline.
 
-        ``model`` and ``hardware`` have the attributes of
-        ``performance_models.roofline.RooflineModelShape`` and ``RooflineHardware``.
+        ``composition`` and ``hardware`` have the attributes of
+        ``performance_models.composition.Composition`` and ``performance_models.hardware``'s
+        ``RooflineHardware``.
+        """
+
+    @staticmethod
+    def table(
+        composition: Any, hardware: Any, decode_terms: Sequence[Any], mixed_terms: Sequence[Any]
+    ) -> CostModel:
+        """Measured kernels: the terms of pure decode steps, and of steps with prompt tokens.
+
+        A term has the attributes of ``performance_models.kernel_terms.Term``.
         """
 
     @staticmethod
@@ -106,7 +139,7 @@ class CostModel:
     def step_ns(self, step: StepShape) -> int: ...
     def step_seconds(self, step: StepShape) -> float: ...
     def breakdown(self, step: StepShape) -> list[OperationCost]:
-        """Components of a step whose seconds sum to ``step_seconds`` (roofline models only)."""
+        """Components of a step whose seconds sum to ``step_seconds`` (not for fixed and external models)."""
 
 @final
 class Progress:

@@ -17,7 +17,11 @@ NS_PER_MS = 1_000_000
 
 
 def engine_settings(
-    engine: EngineConfig, *, max_model_len: int, num_gpu_blocks: int
+    engine: EngineConfig,
+    *,
+    max_model_len: int,
+    num_gpu_blocks: int,
+    attention_window: tuple[str, int] | None = None,
 ) -> EngineSettings:
     """Resolve an engine's configuration to the numbers that the core takes.
 
@@ -41,6 +45,7 @@ def engine_settings(
         step_overhead_ns=round(engine.scheduling_overhead_ms * NS_PER_MS),
         batching_strategy=engine.batching_strategy,
         batch_window_ns=round(engine.batch_window_ms * NS_PER_MS),
+        attention_window=attention_window,
     )
 
 
@@ -51,6 +56,7 @@ def build_simulation(
     workload: Workload,
     front_end: FrontEndLatency,
     *,
+    attention_window: tuple[str, int] | None,
     record_steps: bool,
     record_decisions: bool,
 ) -> Simulation:
@@ -58,7 +64,10 @@ def build_simulation(
     from llm_inference_simulator._core import Simulation
 
     settings = engine_settings(
-        config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
+        config.engine,
+        max_model_len=plan.max_model_len,
+        num_gpu_blocks=plan.num_gpu_blocks,
+        attention_window=attention_window,
     )
     block_offsets = block_ids = None
     if workload.segments is not None and config.engine.enable_prefix_caching:

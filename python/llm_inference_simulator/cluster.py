@@ -29,3 +29,5 @@ class EngineSettings:
     step_overhead_ns: int = 0
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
     batch_window_ns: int = 0
+    attention_window: tuple[str, int] | None = None
+    """("sliding" or "chunked", tokens) that layers with a window see: for step costs alone."""

@@ -36,6 +36,8 @@ PositiveOrInf = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
+Stages = Annotated[tuple[tuple[NonNegativeReal, Seconds], ...], Field(min_length=1)]
 
 TraceFormat = Literal[
     "auto", "azure", "mooncake", "burstgpt", "sharegpt", "servegen", "vidur", "vllm-bench"
@@ -147,6 +149,9 @@ class EngineConfig(Section):
     """Share of the KV blocks that admission leaves free while others run."""
     async_scheduling: bool = True
     """Decide the next step while the current one runs; off, host work adds to every step."""
+    generation_config: Literal["auto", "vllm"] = "auto"
+    """Whether requests have the sampling parameters that the model's generation_config.json asks
+    for (vLLM's default), or vLLM's neutral ones: repetition penalties make steps longer."""
     scheduling_overhead_ms: Milliseconds = 0.0
     """Host time before a step can start; ``async_scheduling`` hides it behind the step before."""
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
@@ -230,9 +235,11 @@ class WorkloadConfig(Section):
     burstiness: PositiveOrInf = 1.0
     """Shape of gamma-distributed gaps: 1 is Poisson, below it burstier, inf constant gaps."""
     num_prompts: Count | None = None
-    """Number of requests; None: 1,000, or what ``duration`` or the trace gives."""
-    duration: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = None
+    """Number of requests; None: 1,000, or what ``duration``, ``rate_stages`` or the trace gives."""
+    duration: Seconds | None = None
     """Seconds in which requests arrive; a trace is cut there."""
+    rate_stages: Stages | None = None
+    """Load in stages: (requests per second, seconds) of each; a rate of 0 is a pause."""
     max_concurrency: Count | None = None
     """Closed loop: a request is sent only when fewer than this many are unanswered."""
 
@@ -246,6 +253,8 @@ class WorkloadConfig(Section):
     """Different prefixes; each request has one of them, all equally likely."""
     random_prompts_per_prefix: Count | None = None
     """Different prompts for each prefix, asked again and again; None: every prompt is new."""
+    random_prompt_order: Literal["random", "cyclic"] = "random"
+    """Which of them comes next: any, or each in turn, in an order that is drawn once."""
 
     avg_input_length: Length | None = None
     """Mean of log-normal prompt lengths (given, it replaces ``random_input_len``)."""
@@ -262,6 +271,33 @@ class WorkloadConfig(Section):
     trace_speedup: PositiveReal = 1.0
     lengths_from: str | None = None
     """A trace whose (prompt, output) pairs are drawn at random; ``request_rate`` sends them."""
+
+    @property
+    def arrival_seconds(self) -> float | None:
+        """Configured length of the arrival period; None where a count or a trace ends it."""
+        if self.rate_stages is not None:
+            return sum(seconds for _, seconds in self.rate_stages)
+        return self.duration
+
+    @model_validator(mode="after")
+    def _stages_alone(self) -> Self:
+        if self.rate_stages is None:
+            return self
+        for field in ("request_rate", "duration", "trace"):
+            value = getattr(self, field)
+            if value is not None:
+                raise ValueError(
+                    f"{field}={value} and rate_stages are both given: stages say when requests "
+                    "arrive and for how long; leave one out"
+                )
+        if not any(rate for rate, _ in self.rate_stages):
+            raise ValueError("rate_stages: every rate is 0, so no request arrives; raise one")
+        total = self.arrival_seconds
+        if total is not None and total > LONGEST_S:
+            raise ValueError(
+                f"rate_stages last {total:g} s together: at most {LONGEST_S:g} s; shorten them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -282,6 +318,11 @@ class WorkloadConfig(Section):
             )
         if self.random_prompts_per_prefix is not None or self.random_num_prefixes > 1:
             self._check_prefixes()
+        if self.random_prompt_order != "random" and self.random_prompts_per_prefix is None:
+            raise ValueError(
+                f"random_prompt_order={self.random_prompt_order!r} needs "
+                "random_prompts_per_prefix: without it every prompt is new"
+            )
         if self.trace is None and self.lengths_from is None and self.trace_format != "auto":
             raise ValueError(
                 f"trace_format={self.trace_format!r} needs a trace: give one or leave it out"
@@ -359,6 +400,24 @@ class MeasurementConfig(Section):
     """Objectives in milliseconds; a request is good when it meets all of them."""
 
 
+class PricingConfig(Section):
+    """What an accelerator costs by the hour."""
+
+    price_tier: str | None = None
+    """One of the accelerator entry's tiers; None: the first of energy.TIER_ORDER that it has."""
+    price_per_hour_usd: NonNegativeReal | None = None
+    """US dollars per accelerator and hour, instead of the entry's."""
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Self:
+        if self.price_tier is not None and self.price_per_hour_usd is not None:
+            raise ValueError(
+                f"price_tier={self.price_tier} and price_per_hour_usd={self.price_per_hour_usd} "
+                "are both given: leave one out"
+            )
+        return self
+
+
 class SimulatorConfig(Section):
     """Everything a simulation depends on besides the version of the simulator."""
 
@@ -372,14 +431,16 @@ class SimulatorConfig(Section):
     performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
     measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)
+    pricing: PricingConfig = Field(default_factory=PricingConfig)
     seed: Seed = 0
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
-        duration, warm_up = self.workload.duration, self.measurement.warm_up
+        duration, warm_up = self.workload.arrival_seconds, self.measurement.warm_up
         if duration is not None and warm_up >= duration:
+            period = "duration" if self.workload.rate_stages is None else "the sum of rate_stages"
             raise ValueError(
-                f"warm_up={warm_up} s is not shorter than duration={duration} s: nothing would be "
+                f"warm_up={warm_up} s is not shorter than {period}={duration} s: nothing would be "
                 "counted"
             )
         return self
@@ -387,7 +448,7 @@ class SimulatorConfig(Section):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "configuration") -> Self:
         """Build from plain data as YAML or JSON gives it; raises :class:`ConfigError`."""
-        return cls.parse(_tuples(data), source=source)
+        return cls.parse(as_tuples(data), source=source)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -401,12 +462,12 @@ class SimulatorConfig(Section):
         return self.model_dump(mode="json", exclude_unset=False)
 
 
-def _tuples(data: Any) -> Any:
+def as_tuples(data: Any) -> Any:
     """Make lists tuples and "inf" infinite: what YAML and JSON cannot say in strict mode."""
     if isinstance(data, Mapping):
-        return {key: _tuples(value) for key, value in data.items()}
+        return {key: as_tuples(value) for key, value in data.items()}
     if isinstance(data, list):
-        return tuple(_tuples(value) for value in data)
+        return tuple(as_tuples(value) for value in data)
     if isinstance(data, str) and data.casefold() in ("inf", "infinity", ".inf"):
         return math.inf
     return data

@@ -43,6 +43,11 @@ DEFINITIONS = {
     "the warm-up (without one: time 0) to the last answer to a counted request; "
     "drain_s is its part after the last arrival",
     "utilisation": "busy time, operations and bytes of all engines over the whole run",
+    "energy_joules": "accelerators alone, over the whole run: idle power without a step in flight; "
+    "in steps linear from idle power to TDP with the larger of compute and bandwidth utilisation",
+    "cost_usd": "hourly price x accelerators of the engines x the whole run",
+    "per_million_output_tokens_usd": "the whole cost over the output tokens (likewise the input "
+    "tokens) of the requests completed in the whole run: alternatives, not parts of a sum",
 }
 """Go into every result, because benchmarks differ in them."""
 

@@ -14,10 +14,11 @@ NS_PER_S = 1_000_000_000
 
 
 @contextlib.contextmanager
-def progress_bar(n_requests: int) -> Iterator[Callable[[Progress], None] | None]:
-    """Show the share of requests answered, the simulated time and requests per second.
+def task_bar(total: int, verb: str) -> Iterator[Callable[[int, str], None] | None]:
+    """Show how much of ``total`` is done.
 
-    Yields the callback that moves the bar, or None where standard error is no terminal.
+    Yields the callback that takes what is done and a note, or None where standard error is no
+    terminal.
     """
     from rich.console import Console
 
@@ -29,18 +30,31 @@ def progress_bar(n_requests: int) -> Iterator[Callable[[Progress], None] | None]
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("simulating"),
+        TextColumn(verb),
         BarColumn(bar_width=None),
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    started = time.perf_counter()
     with Bar(*columns, console=console, transient=True, expand=True) as bar:
-        task = bar.add_task("simulating", total=n_requests, note="")
+        task = bar.add_task(verb, total=total, note="")
+        yield lambda done, note: bar.update(task, completed=done, note=note)
+
+
+@contextlib.contextmanager
+def progress_bar(n_requests: int) -> Iterator[Callable[[Progress], None] | None]:
+    """Show the share of requests answered, the simulated time and requests per second.
+
+    Yields the callback that moves the bar, or None where standard error is no terminal.
+    """
+    started = time.perf_counter()
+    with task_bar(n_requests, "simulating") as move:
+        if move is None:
+            yield None
+            return
 
         def show(progress: Progress) -> None:
             rate = progress.answered / max(time.perf_counter() - started, 1e-9)
             note = f"{progress.now_ns / NS_PER_S:,.1f} s simulated, {rate:,.0f} requests/s"
-            bar.update(task, completed=progress.answered, note=note)
+            move(progress.answered, note)
 
         yield show

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator import diagnostics, metrics, tables
 from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.energy import AcceleratorEconomics, energy_and_cost
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_text
 from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Window
@@ -78,13 +79,15 @@ class Setup:
     performance_model: str
     performance_description: str
     request_rate: float | None = None
-    """Requests per second, infinity where all arrive at once; None: times of a trace."""
+    """Requests per second, infinity where all arrive at once; None: times of a trace or stages."""
     calibration_file: str | None = None
     calibration_sha256: str | None = None
     peak_flops: float | None = None
     """Operations per second and accelerator; None where unknown."""
     peak_bandwidth: float | None = None
     """Bytes per second and accelerator; None where unknown."""
+    economics: AcceleratorEconomics | None = None
+    """Power and price of the accelerator; None: nothing is known of either."""
     config_is_complete: bool = True
     """False where a workload or a performance model was passed beside the configuration."""
     warnings: tuple[str, ...] = ()
@@ -207,6 +210,7 @@ class SimulationResult:
             "measurement": self._measurement(),
             "capacity": self._capacity(),
             "utilisation": self._utilisation(),
+            **self._energy_and_cost(),
             "engines": [self._engine(index) for index in range(len(self.engines))],
             "warnings": list(self.warnings),
             "provenance": {
@@ -276,6 +280,21 @@ class SimulationResult:
             "mfu": _share(operations, self.setup.peak_flops, available),
             "memory_bandwidth_utilisation": _share(traffic, self.setup.peak_bandwidth, available),
         }
+
+    def _energy_and_cost(self) -> dict[str, Any]:
+        """Over the whole run, warm-up included, as the utilisation."""
+        completed = self.requests["status"] == COMPLETED
+        economics = self.setup.economics
+        return energy_and_cost(
+            economics or AcceleratorEconomics(xpu_name=self.setup.xpu_name),
+            self.engines,
+            xpus_per_engine=self.config.cluster.tensor_parallel_size,
+            span_s=self._span_s,
+            peak_flops=self.setup.peak_flops,
+            peak_bandwidth=self.setup.peak_bandwidth,
+            input_tokens=int(self.requests["prompt_tokens"][completed].sum()),
+            output_tokens=int(self.requests["output_tokens"][completed].sum()),
+        )
 
     def _engine(self, index: int) -> dict[str, Any]:
         engine, total = self.engines[index], self.engines[index].total

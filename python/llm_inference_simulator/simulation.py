@@ -16,6 +16,7 @@ from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog
+from llm_inference_simulator.energy import economics_of
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.results import Capacity, Setup, SimulationResult
@@ -93,6 +94,7 @@ def simulate(
         run.cost_model,
         run.workload,
         run.front_end,
+        attention_window=run.attention_window,
         record_steps=record_steps,
         record_decisions=record_decisions,
     )
@@ -123,6 +125,7 @@ class _Run:
     workload: Workload
     cost_model: CostModel
     front_end: FrontEndLatency
+    attention_window: tuple[str, int] | None
 
 
 def _prepare(
@@ -152,8 +155,14 @@ def _prepare(
         request_rate=request_rate,
         config_is_complete=config_is_complete,
     )
-    front_end = resolve_front_end(config.front_end, performance_model.front_end)
-    return _Run(setup, plan, workload, performance_model.cost_model(), front_end)
+    return _Run(
+        setup,
+        plan,
+        workload,
+        performance_model.cost_model(),
+        resolve_front_end(config.front_end, performance_model.front_end),
+        performance_model.attention_window,
+    )
 
 
 def _collect(
@@ -270,13 +279,14 @@ def _require_same_subject(
                 f"performance_model prices {field}={theirs}, but the configuration has "
                 f"{field}={ours}: make them agree"
             )
-    performance_model.require_supported(plan.max_model_len)
+    performance_model.require_length(plan.max_model_len)
 
 
 def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
     """Infinity where generated requests all arrive at once, as vLLM reports it."""
     rate = config.workload.request_rate
-    at_once = rate is None and workload is None and config.workload.trace is None
+    elsewhere = config.workload.trace is not None or config.workload.rate_stages is not None
+    at_once = rate is None and workload is None and not elsewhere
     return math.inf if at_once else rate
 
 
@@ -334,6 +344,7 @@ def _setup(
         calibration_sha256=performance_model.calibration_sha256,
         peak_flops=performance_model.peak_flops,
         peak_bandwidth=performance_model.peak_bandwidth,
+        economics=economics_of(xpu, config.pricing),
         config_is_complete=config_is_complete,
         warnings=(
             *unused_xpus_warning(config),

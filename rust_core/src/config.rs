@@ -26,6 +26,72 @@ pub enum SchedulingPolicy {
     Priority,
 }
 
+/// Which keys a token sees in layers that do not see the whole context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Window {
+    /// There are no such layers, or no sequence outgrows them.
+    #[default]
+    None,
+    /// The last tokens, its own among them.
+    Sliding(u32),
+    /// The tokens of its own chunk, up to its own.
+    Chunked(u32),
+}
+
+impl Window {
+    /// Keys that the token after `computed` ones reads.
+    #[inline]
+    pub(crate) fn keys(self, computed: u64) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Sliding(window) => (computed + 1).min(u64::from(window)),
+            Self::Chunked(window) => computed % u64::from(window) + 1,
+        }
+    }
+
+    /// (query-key pairs, distinct keys) of `new` tokens on top of `computed` ones.
+    pub(crate) fn of_chunk(self, computed: u64, new: u64) -> (u64, u64) {
+        /// Sum of 1 to n.
+        const fn triangle(n: u64) -> u64 {
+            n * (n + 1) / 2
+        }
+        match self {
+            Self::None => (0, 0),
+            Self::Sliding(window) => {
+                let window = u64::from(window);
+                // Up to n tokens: the first `window` ones see 1, 2, …, the others `window` each.
+                let up_to = |n: u64| triangle(n.min(window)) + n.saturating_sub(window) * window;
+                (up_to(computed + new) - up_to(computed), computed.min(window - 1) + new)
+            }
+            Self::Chunked(window) => {
+                let window = u64::from(window);
+                let up_to = |n: u64| n / window * triangle(window) + triangle(n % window);
+                (up_to(computed + new) - up_to(computed), computed % window + new)
+            }
+        }
+    }
+
+    /// The window of this kind and size.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidSetting`] for another kind, or a size of 0.
+    pub fn parse(kind: &str, tokens: u32) -> Result<Self, SimError> {
+        if kind != "none" && tokens == 0 {
+            return Err(invalid("window", tokens, "must be at least 1"));
+        }
+        match kind {
+            "none" => Ok(Self::None),
+            "sliding" => Ok(Self::Sliding(tokens)),
+            "chunked" => Ok(Self::Chunked(tokens)),
+            _ => Err(SimError::InvalidSetting {
+                field: "window kind",
+                value: kind.to_owned(),
+                remedy: "must be none, sliding or chunked",
+            }),
+        }
+    }
+}
+
 /// One engine's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "vLLM's own switches")]
@@ -60,6 +126,8 @@ pub struct EngineSettings {
     pub step_overhead: SimDuration,
     /// How requests become batches.
     pub batching: Batching,
+    /// What layers with a window see; a matter of step costs alone.
+    pub window: Window,
 }
 
 impl EngineSettings {

@@ -17,10 +17,10 @@ LAYERS = [
     {"config"},
     {"catalog", "workload", "calibration", "_core", "cluster"},
     {"capacity", "capacity_remedies", "performance_models"},
-    {"aggregated_cluster", "metrics", "diagnostics", "tables", "decisions"},
+    {"aggregated_cluster", "metrics", "energy", "diagnostics", "tables", "decisions"},
     {"results", "progress_bar"},
     {"simulation"},
-    {"calibrators"},
+    {"validation", "calibrators"},
     {"cli"},
 ]
 """From the bottom up: a room imports its own layer and those above it in this list."""

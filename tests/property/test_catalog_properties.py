@@ -59,7 +59,7 @@ def test_a_plan_stays_within_the_memory(name: str, xpu: Any, engine: EngineConfi
     result = blocks(name, xpu, engine, 1)
     if result is not None:
         used = result.weight_bytes_per_rank + result.activation_bytes + result.runtime_bytes
-        used += result.num_gpu_blocks * result.block_bytes
+        used += result.pool_blocks * result.block_bytes
         assert used <= result.usable_bytes <= result.total_bytes
         assert 1 <= result.max_model_len <= result.cache_tokens
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.workload import Workload, build_workload
-from llm_inference_simulator.workload.arrivals import arrival_times
+from llm_inference_simulator.workload.arrivals import arrival_times, staged_arrival_times
 from llm_inference_simulator.workload.traces import Trace, load_trace
 
 SEEDS = st.integers(0, 2**64)
@@ -38,6 +38,27 @@ def test_a_count_gives_sorted_arrivals_at_the_exact_mean_rate(
     # One nanosecond for the rounding, and the precision of a double.
     assert int(workload.arrival_ns[-1]) == pytest.approx(n / rate * 1e9, rel=1e-14, abs=1)
     assert workload.duration_ns == workload.arrival_ns[-1]
+
+
+STAGES = st.lists(
+    st.tuples(st.one_of(st.just(0.0), st.floats(5, 300)), st.floats(2, 20)), min_size=1, max_size=5
+)
+
+
+@settings(deadline=None)
+@given(SEEDS, STAGES)
+def test_stages_hold_their_rates_and_their_counts_add_up(
+    seed: int, stages: list[tuple[float, float]]
+) -> None:
+    arrivals, period_ns = staged_arrival_times(np.random.default_rng(seed), stages)
+    ends = np.rint(np.cumsum([seconds for _, seconds in stages]) * 1e9)
+    assert period_ns == ends[-1]
+    assert (np.diff(arrivals) >= 0).all()
+    counts = np.diff(np.searchsorted(arrivals, [0, *ends]))
+    assert counts.sum() == len(arrivals)
+    for count, (rate, seconds) in zip(counts, stages, strict=True):
+        # Poisson: mean and variance are both rate x seconds; six deviations, and one for the ends.
+        assert abs(count - rate * seconds) <= 6 * (rate * seconds) ** 0.5 + (rate > 0)
 
 
 @settings(deadline=None)

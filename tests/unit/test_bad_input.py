@@ -117,6 +117,35 @@ def test_values_outside_their_range(
     [
         pytest.param(["--trace", "t.csv", "--random-input-len", "5"], ["one source"], id="lengths"),
         pytest.param(["--arrival-rate", "5", "--request-rate", "6"], ["same setting"], id="alias"),
+        pytest.param(
+            ["--rate-stages", "2:30", "--request-rate", "5"],
+            ["request_rate=5.0", "rate_stages", "leave one out"],
+            id="stages and rate",
+        ),
+        pytest.param(
+            ["--rate-stages", "2:30", "--duration", "5"],
+            ["duration=5.0", "rate_stages"],
+            id="stages and duration",
+        ),
+        pytest.param(
+            ["--rate-stages", "2:30", "--trace", "azure-conv-2023"],
+            ["trace=azure-conv-2023", "rate_stages"],
+            id="stages and trace",
+        ),
+        pytest.param(["--rate-stages", "0:30"], ["every rate is 0"], id="no load"),
+        pytest.param(["--rate-stages", "2:-3"], ["--rate-stages=-3.0", "greater"], id="stage"),
+        pytest.param(["--rate-stages", "2"], ["'2' is not RATE:SECONDS"], id="stage without end"),
+        pytest.param(
+            ["--rate-stages", "2:30", "--warm-up", "30"],
+            ["warm_up=30.0", "sum of rate_stages=30.0"],
+            id="warm-up over stages",
+        ),
+        pytest.param(
+            ["--price-tier", "spot", "--price-per-hour", "3"],
+            ["price_tier=spot", "price_per_hour_usd=3.0"],
+            id="two prices",
+        ),
+        pytest.param(["--price-tier", "spot"], ["price_tier=spot", "amortised"], id="tier"),
         pytest.param(["--duration", "5"], ["duration", "request_rate"], id="endless"),
         pytest.param(
             ["--arrival-rate", "5", "--duration", "5", "--warm-up", "6"],

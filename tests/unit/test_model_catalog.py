@@ -25,6 +25,7 @@ REQUIRED = [
     "llama-3.1-70b",
     "llama-3.1-405b",
     "llama-3.3-70b",
+    "llama-3.3-70b-nvfp4",
     "mistral-7b",
     "mixtral-8x7b",
     "mixtral-8x22b",
@@ -97,18 +98,56 @@ def test_active_parameters(name: str, active: float) -> None:
     assert load_model(name).active_parameter_count == pytest.approx(active, rel=0.006)
 
 
-@pytest.mark.parametrize(
-    ("name", "bytes_per_token"),
-    [
-        ("llama-3.1-70b", 320 * KIB),  # 2 · 80 layers · 8 heads · 128 · 2 bytes
-        ("llama2-7b", 512 * KIB),  # 2 · 32 · 32 · 128 · 2
-        ("deepseek-v3", 61 * (512 + 64) * 2),  # 68.6 KiB
-        ("gemma-4", (25 * 2 * 8 * 256 + 5 * 2 * 2 * 512) * 2),
-        ("deepseek-v3.2", 61 * ((512 + 64) * 2 + 128 + 4)),
-    ],
-)
-def test_kv_bytes_per_token(name: str, bytes_per_token: int) -> None:
-    assert load_model(name).kv_bytes_per_token() == bytes_per_token
+# Every model of the collection of published config.json files: elements of the published weight
+# files (language model alone, tied embeddings once, no multi-token prediction) where they are
+# whole, else the model cards' figure; and a token's cache in 16 bits, 2 · layers · KV heads · head
+# size · 2 bytes unless said otherwise.
+PUBLISHED = {
+    "yi-34b": (34_388_917_248, 2 * 60 * 8 * 128 * 2),
+    "qwen2.5-7b": (7_615_616_512, 2 * 28 * 4 * 128 * 2),
+    "qwen3-0.6b": (596_049_920, 2 * 28 * 8 * 128 * 2),
+    "qwen3-8b": (8_190_735_360, 2 * 36 * 8 * 128 * 2),
+    "qwen3-14b": (14_768_307_200, 2 * 40 * 8 * 128 * 2),
+    "qwen3-32b": (32_762_123_264, 2 * 64 * 8 * 128 * 2),
+    "qwen3-32b-fp8": (32_762_123_264, 2 * 64 * 8 * 128 * 2),
+    "qwen3-30b-a3b": (30_532_122_624, 2 * 48 * 4 * 128 * 2),
+    "qwen3-235b-a22b": (235_093_634_560, 2 * 94 * 4 * 128 * 2),
+    "codellama-34b": (33_743_970_304, 2 * 48 * 8 * 128 * 2),
+    "llama2-7b": (6_738_415_616, 2 * 32 * 32 * 128 * 2),
+    "llama2-70b": (68_976_648_192, 2 * 80 * 8 * 128 * 2),
+    "llama-3.1-8b": (8_030_261_248, 2 * 32 * 8 * 128 * 2),
+    "llama-3.1-70b": (70_553_706_496, 2 * 80 * 8 * 128 * 2),
+    "llama-3.1-405b": (405_853_388_800, 2 * 126 * 8 * 128 * 2),
+    "llama-3.3-70b-nvfp4": (70_553_706_496, 2 * 80 * 8 * 128 * 2),
+    "llama-4-scout": (107.8e9, 2 * 48 * 8 * 128 * 2),
+    "llama-4-scout-fp8": (107.8e9, 2 * 48 * 8 * 128 * 2),
+    "mistral-nemo": (12_247_782_400, 2 * 40 * 8 * 128 * 2),
+    "mixtral-8x7b": (46_702_792_704, 2 * 32 * 8 * 128 * 2),
+    "mixtral-8x22b": (140_620_634_112, 2 * 56 * 8 * 128 * 2),
+    "gpt-oss-20b": (20_914_757_184, 2 * 24 * 8 * 64 * 2),
+    "gpt-oss-120b": (116_829_156_672, 2 * 36 * 8 * 64 * 2),
+    # Latent attention: layers · (512 + 64) · 2, whatever the heads.
+    "deepseek-v2-lite": (15_706_484_224, 27 * 576 * 2),
+    "deepseek-v3": (671_026_419_200, 61 * 576 * 2),
+    # DeepSeek-V3 and its indexer; a token's cache holds an FP8 index key with its scale.
+    "deepseek-v3.2": (
+        671_026_419_200 + 61 * (1536 * 64 * 128 + 7168 * (128 + 64) + 2 * 128),
+        61 * (576 * 2 + 128 + 4),
+    ),
+    "kimi-k2": (1026.4e9, 61 * 576 * 2),
+    # 25 sliding layers of 8 heads of 256, 5 global ones of 2 heads of 512.
+    "gemma-4": (25.2e9, (25 * 2 * 8 * 256 + 5 * 2 * 2 * 512) * 2),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_cache_of_published_models(name: str) -> None:
+    parameters, bytes_per_token = PUBLISHED[name]
+    spec = load_model(name)
+    # A whole count must be met exactly, a rounded one to its last digit.
+    tolerance = 0 if isinstance(parameters, int) else 2e-3
+    assert spec.parameter_count == pytest.approx(parameters, rel=tolerance, abs=0)
+    assert spec.kv_bytes_per_token() == bytes_per_token
 
 
 def test_fp8_cache_is_half() -> None:

@@ -107,6 +107,12 @@ def test_enumerated_ignored_layers_count_as_the_whole_component() -> None:
         parse(data)
 
 
+def test_a_part_of_a_component_left_unquantised_is_refused() -> None:
+    section = {"quant_method": "fp8", "ignored_layers": ["model.layers.3.self_attn.o_proj"]}
+    with pytest.raises(ConfigError, match=r"only o_proj of attention in layer 3 are left"):
+        parse(config("llama-3.1-8b", quantization_config=section))
+
+
 def test_awq_counts_scales_and_zero_points() -> None:
     awq = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
     quantization = parse(config("llama-3.1-8b", quantization_config=awq)).quantization

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from llm_inference_simulator.errors import WorkloadError
-from llm_inference_simulator.workload.arrivals import arrival_times, to_ns
+from llm_inference_simulator.workload.arrivals import (
+    arrival_times,
+    staged_arrival_times,
+    to_ns,
+)
 from llm_inference_simulator.workload.columns import MAX_REQUESTS
 
 
@@ -86,5 +90,44 @@ def test_nanoseconds_round_half_to_even() -> None:
 def test_what_cannot_be_held_is_refused(arguments: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(WorkloadError) as caught:
         arrival_times(rng(), **arguments)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_stages_of_constant_gaps_begin_anew() -> None:
+    stages = [(2.0, 1.5), (0.0, 1.0), (4.0, 1.0)]
+    arrivals, duration = staged_arrival_times(rng(), stages, burstiness=math.inf)
+    # 0.5 and 1.0 in the first stage (1.5 is its end), none in the pause, then every quarter second.
+    assert (arrivals / 1e9).tolist() == [0.5, 1.0, 2.75, 3.0, 3.25]
+    assert duration == 3_500_000_000
+
+
+def test_one_stage_is_a_rate_and_a_duration() -> None:
+    staged, period = staged_arrival_times(rng(5), [(7.5, 40.0)], burstiness=0.5)
+    plain, plain_period = arrival_times(rng(5), rate=7.5, burstiness=0.5, duration_s=40.0)
+    assert staged.tolist() == plain.tolist()
+    assert period == plain_period
+
+
+def test_a_count_cuts_stages_short() -> None:
+    stages = [(5.0, 10.0), (50.0, 10.0)]
+    whole, _ = staged_arrival_times(rng(2), stages)
+    cut, period = staged_arrival_times(rng(2), stages, num_prompts=100)
+    assert cut.tolist() == whole[:100].tolist()
+    assert period == cut[-1]
+
+
+@pytest.mark.parametrize(
+    ("stages", "parts"),
+    [
+        ([(1.0, 1e300)], ["rate_stages", "clock"]),
+        ([(1e6, 60.0), (1e6, 60.0)], ["rate_stages make 1.2e+08 requests", "lower a rate"]),
+    ],
+)
+def test_stages_that_cannot_be_held_are_refused(
+    stages: list[tuple[float, float]], parts: list[str]
+) -> None:
+    with pytest.raises(WorkloadError) as caught:
+        staged_arrival_times(rng(), stages)
     for part in parts:
         assert part in str(caught.value)

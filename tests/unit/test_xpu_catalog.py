@@ -11,7 +11,7 @@ import yaml
 from llm_inference_simulator.catalog.xpu_spec import FIGURES, XpuSpec
 from llm_inference_simulator.catalog.xpus import list_xpus, load_xpu, read_xpu
 from llm_inference_simulator.errors import ConfigError
-from llm_inference_simulator.performance_models.core_roofline import group_bandwidth
+from llm_inference_simulator.performance_models.hardware import group_bandwidth
 
 SHIPPED = list_xpus()
 WITH_PEAKS = [spec for spec in SHIPPED if spec.has_peaks]

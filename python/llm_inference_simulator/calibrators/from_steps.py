@@ -17,7 +17,7 @@ from llm_inference_simulator.capacity import resolve_quantization
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.performance_models import VLLMRooflineModel
-from llm_inference_simulator.performance_models.core_roofline import activation_dtype
+from llm_inference_simulator.performance_models.weight_formats import activation_dtype
 
 _ANY_RATES = RooflineParameters(
     prefill_effective_tflops=1.0,

@@ -1,11 +1,12 @@
 """Hugging Face config.json -> :class:`ModelSpec`.
 
-Multimodal files nest the language model in ``text_config``; only that part is read. Everything
-that would change the sizes and is not understood is refused.
+Multimodal files nest the language model in ``text_config``; of their vision towers only the size is
+read. Everything that would change the language model's sizes and is not understood is refused.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from llm_inference_simulator.catalog.model_spec import (
     ModelSpec,
 )
 from llm_inference_simulator.catalog.quantization import read_quantization
+from llm_inference_simulator.catalog.vision import read_vision
 from llm_inference_simulator.errors import unknown_name
+from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import read_mapping
 
 _KINDS: dict[str, AttentionKind] = {
@@ -36,7 +39,8 @@ _LLAMA4_FULL_ATTENTION_INTERVAL = 4
 def read_model_config(path: Path, *, name: str | None = None) -> ModelSpec:
     """Read a config.json, or the folder that holds it, with ModelOpt's quantisation file beside it.
 
-    Raises :class:`ConfigError` naming the key that is missing, wrong or not understood.
+    ``generation_config.json`` beside it gives the sampling defaults. Raises :class:`ConfigError`
+    naming the key that is missing, wrong or not understood.
     """
     file = path / "config.json" if path.is_dir() else path
     data = read_mapping(file, "model configuration")
@@ -47,7 +51,28 @@ def read_model_config(path: Path, *, name: str | None = None) -> ModelSpec:
             {"quant_method": "modelopt", **section} if isinstance(section, dict) else section
         )
     default_name = file.parent.name if file.name == "config.json" else file.stem
-    return parse_model_config(data, name=name or default_name or "model", source=str(path))
+    spec = parse_model_config(data, name=name or default_name or "model", source=str(path))
+    return replace(spec, repetition_penalty=_repetition_penalty(file))
+
+
+def _repetition_penalty(config_file: Path) -> float:
+    """What the checkpoint's sampling defaults ask for, in the file beside its config.json."""
+    beside = (
+        "generation_config.json"
+        if config_file.name == "config.json"
+        else f"{config_file.stem}.generation.json"
+    )
+    file = config_file.with_name(beside)
+    if not file.is_file():
+        return 1.0
+    data = read_mapping(file, "generation configuration")
+    value = data.get("repetition_penalty", 1.0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
+        raise ConfigError(
+            f"generation configuration {file}: repetition_penalty={value!r} must be a number above "
+            "0; 1 means none"
+        )
+    return float(value)
 
 
 def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> ModelSpec:
@@ -67,6 +92,12 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
     tied = keys if "tie_word_embeddings" in keys else outer
     context = read_context_length(keys, model_type)
     quantized = outer.section("quantization_config") or keys.section("quantization_config")
+    mla = _latent_attention(keys) if family.mla else None
+    vision = read_vision(outer, hidden)
+    global_heads = _global_heads(keys, model_type, heads, head_dim, key_value_heads)
+    rotated = mla.qk_rope_head_dim if mla else _rotated_dimensions(keys, family, head_dim)
+    if global_heads is not None:
+        rotated += global_heads.head_dim
     # Gemma 4's dense layers lack the three norms that join experts and MLP.
     norms = 4 if family.experts == "gemma4" and moe is None else family.norms_per_layer
     _refuse_unlike_layers(keys, hidden)
@@ -87,7 +118,7 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
         dtype=_dtype(keys, outer),
         attention_kinds=kinds,
         window=window,
-        global_heads=_global_heads(keys, model_type, heads, head_dim, key_value_heads),
+        global_heads=global_heads,
         qkv_bias=qkv_bias,
         attention_output_bias=bias if family.output_bias is None else family.output_bias,
         mlp_bias=(
@@ -101,8 +132,11 @@ def parse_model_config(data: dict[str, Any], *, name: str, source: str) -> Model
         learned_positions=(
             0 if family.position_offset is None else context + family.position_offset
         ),
+        rotary_elements=context * rotated,
         moe=moe,
-        mla=_latent_attention(keys) if family.mla else None,
+        mla=mla,
+        vision=vision,
+        unknown_vision=_unknown_vision(outer) if vision is None else None,
         quantization=(
             read_quantization(quantized, layers, moe.layers if moe else (False,) * layers)
             if quantized
@@ -269,6 +303,19 @@ def _latent_attention(keys: ConfigKeys) -> MlaSpec:
         index_head_dim=keys.integer("index_head_dim") if indexed else 0,
         index_top_k=keys.integer("index_topk") if indexed else 0,
     )
+
+
+def _rotated_dimensions(keys: ConfigKeys, family: Family, head_dim: int) -> int:
+    """Columns of vLLM's table of cosines and sines; Gemma 3's two kinds of layers have one each."""
+    if family.position_offset is not None:
+        return 0
+    rotated = int(head_dim * keys.number("partial_rotary_factor", default=1.0))
+    return 2 * rotated if family.windows == "every_sixth" else rotated
+
+
+def _unknown_vision(outer: ConfigKeys) -> str | None:
+    section = outer.section("vision_config")
+    return None if section is None else str(section.data.get("model_type", "of no model_type"))
 
 
 def _refuse_unlike_layers(keys: ConfigKeys, hidden: int) -> None:

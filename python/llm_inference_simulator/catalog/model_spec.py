@@ -1,7 +1,7 @@
 """What the simulator knows of a model: shapes, parameter counts, bytes of weights and cache.
 
-A :class:`ModelSpec` describes the language model alone; vision and audio towers, and the extra
-layers of multi-token prediction, are not part of it.
+A :class:`ModelSpec` describes the language model; of a vision tower it knows only what its memory
+takes, and the extra layers of multi-token prediction are not part of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llm_inference_simulator.catalog.vision import VisionSpec
 from llm_inference_simulator.catalog.weights import COMPONENTS, Weight, model_weights
 
 AttentionKind = Literal["full", "sliding", "chunked"]
@@ -18,6 +19,10 @@ QuantizedFormat = Literal["fp8", "int8", "int4", "mxfp4", "nvfp4"]
 
 QUANTIZED_COMPONENTS = ("attention", "mlp", "experts", "shared_experts")
 """Linear layers that every format quantises; embedding, LM head, router and norms stay."""
+
+SPARSE_FP8_LATENT_BYTES = 656
+"""A token of DeepSeek's sparse attention in vLLM's ``fp8_ds_mla`` cache: 512 latent values in FP8,
+four float32 scales, and 64 rotary values in 16 bits."""
 
 INDEXER_SCALE_BYTES = 4
 """vLLM keeps one float32 scale per 128 FP8 values of the sparse-attention indexer's keys."""
@@ -83,6 +88,10 @@ class QuantizationSpec:
     """Weights that share a scale; None: a scale per tensor or channel, or a block (see below)."""
     overhead_bits: float = 0.0
     """Scales and zero points, in bits per weight."""
+    block_width: int | None = None
+    """Side of the square blocks of weights that share a scale (DeepSeek's FP8)."""
+    fp8_kv_cache: bool = False
+    """The checkpoint brings scales for an FP8 cache, which ``kv_cache_dtype=auto`` then uses."""
     components: tuple[str, ...] = QUANTIZED_COMPONENTS
     """Components that are quantised; all others stay in 16 bits."""
 
@@ -148,9 +157,17 @@ class ModelSpec:
     final_norm: bool = True
     learned_positions: int = 0
     """Rows of a learned position embedding (GPT-2, GPT-3, OPT)."""
+    rotary_elements: int = 0
+    """Cosines and sines of all positions, which vLLM computes when loading and keeps."""
     moe: MoeSpec | None = None
     mla: MlaSpec | None = None
     quantization: QuantizationSpec | None = None
+    vision: VisionSpec | None = None
+    unknown_vision: str | None = None
+    """``model_type`` of a vision tower that is there but whose size is not known."""
+
+    repetition_penalty: float = 1.0
+    """What the checkpoint's sampling defaults ask for; 1: nothing. vLLM's server follows them."""
 
     def heads_of(self, layer: int) -> HeadSpec:
         """Attention heads of a layer (of no meaning where attention is latent)."""
@@ -197,7 +214,7 @@ class ModelSpec:
         layers count in full: a token inside their window costs this; see
         :meth:`kv_bytes_per_sequence` for what a long sequence costs.
         """
-        return sum(self._layer_kv_bytes(layer, kv_dtype_bytes) for layer in range(self.num_layers))
+        return sum(self.layer_kv_bytes(layer, kv_dtype_bytes) for layer in range(self.num_layers))
 
     def kv_bytes_per_sequence(self, context_tokens: int, kv_dtype_bytes: int = 2) -> int:
         """Least cache bytes of a sequence: sliding and chunked layers keep their window only."""
@@ -206,14 +223,17 @@ class ModelSpec:
             kept = context_tokens
             if kind != "full" and self.window is not None:
                 kept = min(context_tokens, self.window)
-            total += kept * self._layer_kv_bytes(layer, kv_dtype_bytes)
+            total += kept * self.layer_kv_bytes(layer, kv_dtype_bytes)
         return total
 
-    def _layer_kv_bytes(self, layer: int, kv_dtype_bytes: int) -> int:
+    def layer_kv_bytes(self, layer: int, kv_dtype_bytes: int) -> int:
+        """Bytes of one token in one layer's cache, on one accelerator."""
         if self.mla is None:
             heads = self.heads_of(layer)
             return 2 * heads.num_key_value_heads * heads.head_dim * kv_dtype_bytes
         latent = (self.mla.kv_lora_rank + self.mla.qk_rope_head_dim) * kv_dtype_bytes
+        if self.mla.index_top_k and kv_dtype_bytes == 1:
+            latent = SPARSE_FP8_LATENT_BYTES
         scales = -(-self.mla.index_head_dim // 128) * INDEXER_SCALE_BYTES
         return latent + self.mla.index_head_dim + scales
 

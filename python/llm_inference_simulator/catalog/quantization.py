@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from dataclasses import replace
 
 from llm_inference_simulator.catalog.config_keys import ConfigKeys
 from llm_inference_simulator.catalog.model_spec import (
@@ -19,6 +21,32 @@ _NEVER = re.compile(
     r"lm_head|embed|norm|router|shared_expert_gate|\bgate$|gate\$|e_score|vision|visual|audio"
     r"|multi_modal|multimodal|projector|mtp|eh_proj|conv1d|indexer|^gate$"
 )
+_PART = re.compile(r"([a-z_]+_proj(?:_with_mqa)?|fc1|fc2|c_fc)$")
+_WHOLE = {
+    "attention": (
+        {"q_proj", "k_proj", "v_proj", "o_proj"},
+        {"qkv_proj", "o_proj"},
+        {"q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+        {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+    ),
+    "mlp": (
+        {"gate_proj", "up_proj", "down_proj"},
+        {"gate_up_proj", "down_proj"},
+        {"fc1", "fc2"},
+        {"c_fc", "c_proj"},
+    ),
+}
+"""Matrices that make up a component, under the names of the different families."""
+_MODULES = {
+    **{f"model.layers.0.self_attn.{part}_proj": "attention" for part in "qkvo"},
+    **{f"model.layers.0.mlp.{part}_proj": "mlp" for part in ("gate", "up", "down")},
+    **{f"model.layers.0.mlp.experts.0.{part}_proj": "experts" for part in ("gate", "up", "down")},
+    **{
+        f"model.layers.0.mlp.shared_experts.{part}_proj": "shared_experts"
+        for part in ("gate", "up", "down")
+    },
+}
+"""Names that a pattern of modules is tried on."""
 _LAYER = re.compile(r"layers?\\?\.(\d+)(?!\d)")
 
 
@@ -68,18 +96,47 @@ def _spec(
         weight_only=weight_only,
         group_size=group_size,
         overhead_bits=overhead_bits,
+        block_width=_block_width(keys),
+        fp8_kv_cache=_fp8_kv_cache(keys),
         components=components,
     )
 
 
+def _block_width(keys: ConfigKeys) -> int | None:
+    """Larger side of the blocks that share a scale: what a rank's share must be a multiple of."""
+    block = _block(keys)
+    return None if block is None else max(block)
+
+
+def _fp8_kv_cache(keys: ConfigKeys) -> bool:
+    """Whether the file asks for an FP8 cache, which vLLM then uses for ``auto``."""
+    algorithm = keys.data.get("kv_cache_quant_algo")
+    if algorithm is not None:
+        if str(algorithm).upper() != "FP8":
+            raise keys.fail(f"kv_cache_quant_algo={algorithm!r} is not understood: only FP8 is")
+        return True
+    scheme = keys.section("kv_cache_scheme")
+    if scheme is None:
+        return False
+    bits, kind = scheme.integer("num_bits"), scheme.text("type")
+    if (bits, kind) != (8, "float"):
+        raise scheme.fail(f"a KV cache of {bits}-bit {kind} is not understood: only 8-bit float is")
+    return True
+
+
 def _block_scale_bits(keys: ConfigKeys) -> float:
     """One float32 scale per block of weights; per-tensor scales weigh nothing."""
+    block = _block(keys)
+    return 0.0 if block is None else 32.0 / float(block[0] * block[1])
+
+
+def _block(keys: ConfigKeys) -> tuple[int, int] | None:
     block = keys.sequence("weight_block_size")
     if block is None:
-        return 0.0
+        return None
     if len(block) != 2 or not all(type(side) is int and side > 0 for side in block):
         raise keys.fail(f"weight_block_size={block!r} must be two positive whole numbers")
-    return 32.0 / float(block[0] * block[1])
+    return block[0], block[1]
 
 
 def _integer_format(keys: ConfigKeys, bits: int) -> QuantizedFormat:
@@ -122,12 +179,51 @@ def _model_opt(keys: ConfigKeys, components: tuple[str, ...]) -> QuantizationSpe
 
 
 def _compressed_tensors(keys: ConfigKeys, components: tuple[str, ...]) -> QuantizationSpec:
+    """Groups of modules with a format each; more than one format is refused."""
     groups = keys.section("config_groups")
-    if groups is None or len(groups.data) != 1:
-        raise keys.fail("config_groups must hold exactly one group: mixed formats are not priced")
-    group = groups.section(next(iter(groups.data)))
-    weights = group.section("weights") if group is not None else None
-    if group is None or weights is None:
+    if groups is None or not groups.data:
+        raise keys.fail("config_groups must hold at least one group")
+    specs, targeted = [], set()
+    for name in groups.data:
+        group = groups.section(name)
+        if group is None:
+            raise groups.fail(f"{name} must be a mapping")
+        specs.append(_group_format(keys, group, components))
+        targeted |= _targeted_components(group)
+    if any(spec != specs[0] for spec in specs):
+        formats = ", ".join(sorted({spec.format for spec in specs}))
+        raise keys.fail(f"config_groups hold different formats ({formats}), which is not priced")
+    return replace(specs[0], components=tuple(name for name in components if name in targeted))
+
+
+def _targeted_components(group: ConfigKeys) -> set[str]:
+    """Components that a group's ``targets`` name: all linear layers, or patterns of modules."""
+    targets = group.sequence("targets") or ["Linear"]
+    if "Linear" in targets:
+        return set(QUANTIZED_COMPONENTS)
+    found = set()
+    for target in targets:
+        if not isinstance(target, str) or not target.startswith("re:"):
+            raise group.fail(f"targets: {target!r} is neither 'Linear' nor a 're:' pattern")
+        try:
+            pattern = re.compile(target.removeprefix("re:"))
+        except re.error as error:
+            raise group.fail(f"targets: {target!r} is no regular expression: {error}") from None
+        found |= {module for module in _MODULES if pattern.match(module)}
+    components = {name for module, name in _MODULES.items() if module in found}
+    for module, name in _MODULES.items():
+        if name in components and module not in found:
+            raise group.fail(f"targets leave out {module}, a part of {name}, which is not priced")
+    if not components:
+        raise group.fail(f"targets {targets!r} name no known module")
+    return components
+
+
+def _group_format(
+    keys: ConfigKeys, group: ConfigKeys, components: tuple[str, ...]
+) -> QuantizationSpec:
+    weights = group.section("weights")
+    if weights is None:
         raise keys.fail("config_groups: the group must say how 'weights' are quantised")
     weight_only = group.section("input_activations") is None
     bits, kind = weights.integer("num_bits"), weights.text("type")
@@ -163,8 +259,8 @@ def _quantized_components(
     keys: ConfigKeys, ignored: list[str], num_layers: int, moe_layers: tuple[bool, ...]
 ) -> tuple[str, ...]:
     """Components left after the ignored modules; each must be ignored whole or not at all."""
-    skipped: dict[str, set[int]] = {name: set() for name in QUANTIZED_COMPONENTS}
     everywhere = set(range(num_layers))
+    parts: dict[tuple[str, int], set[str]] = defaultdict(set)
     for module in ignored:
         if _NEVER.search(module):
             continue
@@ -172,8 +268,11 @@ def _quantized_components(
         if not names:
             raise keys.fail(f"module {module!r}, left unquantised, is not understood")
         numbered = _LAYER.search(module)
+        part = _PART.search(module)
         for name in names:
-            skipped[name] |= {int(numbered[1])} if numbered else everywhere
+            for layer in {int(numbered[1])} if numbered else everywhere:
+                parts[name, layer].add(part[1] if part else "")
+    skipped = {name: _whole_layers(keys, name, parts) for name in QUANTIZED_COMPONENTS}
     routed = {layer for layer, moe in enumerate(moe_layers) if moe}
     owned = {
         "attention": everywhere,
@@ -192,6 +291,22 @@ def _quantized_components(
                 f"{len(owned[name])}), which is not priced"
             )
     return tuple(kept)
+
+
+def _whole_layers(keys: ConfigKeys, name: str, parts: dict[tuple[str, int], set[str]]) -> set[int]:
+    """Layers in which all matrices of a component are left out; refuse a part of them."""
+    layers = set()
+    for (component, layer), names in parts.items():
+        if component != name:
+            continue
+        alternatives = _WHOLE.get("mlp" if "expert" in name else name, ())
+        if "" not in names and not any(whole <= names for whole in alternatives):
+            raise keys.fail(
+                f"only {', '.join(sorted(names))} of {name} in layer {layer} are left unquantised, "
+                "which is not priced"
+            )
+        layers.add(layer)
+    return layers
 
 
 def _components_of(module: str) -> tuple[str, ...]:

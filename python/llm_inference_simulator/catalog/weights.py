@@ -39,9 +39,13 @@ class Weight(NamedTuple):
     """A matrix of a linear layer; biases, norms and embeddings are not quantised."""
     kv_heads: int = 1
     """Heads over which ``split_by_kv_head`` divides at most."""
+    experts: int = 1
+    """Routed experts that it holds, which expert parallelism hands out whole."""
 
-    def elements_per_rank(self, tensor_parallel_size: int) -> float:
-        """Elements that each rank of a tensor-parallel group holds."""
+    def elements_per_rank(self, tensor_parallel_size: int, expert_parallel: bool = False) -> float:
+        """Elements that each rank of a tensor-parallel group holds, or the one that holds most."""
+        if expert_parallel and self.experts > 1:
+            return self.elements / self.experts * -(-self.experts // tensor_parallel_size)
         if self.shard == "split":
             return self.elements / tensor_parallel_size
         if self.shard == "split_by_kv_head":
@@ -138,10 +142,11 @@ def _experts(spec: ModelSpec, moe: MoeSpec) -> Iterator[Weight]:
     yield _vector("router", hidden * moe.num_experts)
     if moe.router_bias:
         yield _vector("router", moe.num_experts)
-    yield Weight("experts", moe.num_experts * 3 * hidden * moe.intermediate_size)
+    count, width = moe.num_experts, moe.intermediate_size
+    yield Weight("experts", count * 3 * hidden * width, experts=count)
     if moe.expert_bias:
-        yield _vector("experts", moe.num_experts * 2 * moe.intermediate_size, "split")
-        yield _vector("experts", moe.num_experts * hidden)
+        yield Weight("experts", count * 2 * width, quantizable=False, experts=count)
+        yield Weight("experts", count * hidden, "replicated", quantizable=False, experts=count)
     yield Weight("shared_experts", 3 * hidden * moe.shared_intermediate_size)
     if moe.shared_gate:
         yield _vector("router", hidden)

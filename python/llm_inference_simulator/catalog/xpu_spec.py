@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 ComputeDtype = Literal["bfloat16", "float16", "fp8", "fp4", "int8"]
-PriceTier = Literal["hyperscaler_owned", "neocloud_owned", "rental", "on_demand", "amortised"]
+PriceTier = Literal[
+    "hyperscaler_owned",
+    "neocloud_owned",
+    "rental",
+    "on_demand",
+    "reserved",
+    "spot",
+    "amortised",
+]
 PRICE_TIERS: tuple[str, ...] = get_args(PriceTier)
 
 Rule = Literal["positive", "not_negative", "fraction", "count"]
@@ -52,6 +60,7 @@ FIGURES: dict[str, Figure] = {
         "pcie_bytes_per_s", "link to the host, per direction", "positive", 1e9
     ),
     "tdp_w": Figure("tdp_w", "thermal design power"),
+    "idle_power_w": Figure("idle_power_w", "drawn without work, ready to run"),
     "all_in_power_w": Figure("all_in_power_w", "with its share of host, network and cooling"),
     "compute_efficiency": Figure(
         "compute_efficiency", "achievable fraction of peaks in large GEMMs", "fraction", peak=True
@@ -118,6 +127,7 @@ class XpuSpec:
     """Accelerators that the scale-up link joins; 1 where there is none."""
     pcie_bytes_per_s: float | None
     tdp_w: float | None
+    idle_power_w: float | None
     all_in_power_w: float | None
     prices: tuple[Price, ...]
     compute_efficiency: float | None

@@ -23,7 +23,7 @@ from llm_inference_simulator.errors import (
 )
 
 PROGRAM = "llm-inference-simulator"
-COMMANDS = ("run", "models", "xpus", "calibrate")
+COMMANDS = ("run", "models", "xpus", "calibrate", "validate")
 EXIT_INTERNAL = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -65,6 +65,8 @@ def _run_command(words: list[str]) -> int:
         raise ConfigError(
             unknown_name("command", command, COMMANDS, remedy=f"(known: {', '.join(COMMANDS)})")
         )
+    if command == "validate":
+        return _validate(words[1:])
     return _other_command(command, words[1:])
 
 
@@ -80,6 +82,15 @@ def _run(words: list[str]) -> int:
     from llm_inference_simulator.cli.run import run
 
     return run(flags)
+
+
+def _validate(words: list[str]) -> int:
+    from llm_inference_simulator.cli.validate_flags import build_validate_parser
+
+    flags = vars(build_validate_parser(PROGRAM).parse_all(words))
+    from llm_inference_simulator.cli.validate import run_validate
+
+    return run_validate(flags)
 
 
 def _other_command(command: str, words: list[str]) -> int:

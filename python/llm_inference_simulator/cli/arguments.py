@@ -163,3 +163,19 @@ def percentiles(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of percentiles: give numbers from 0 to 100 as in 50,90,99"
         ) from None
+
+
+def rate_stages(text: str) -> list[list[float]]:
+    """Read ``2.5:600,6:600``: requests per second and seconds of each stage."""
+    stages = []
+    for part in text.split(","):
+        rate, colon, seconds = part.partition(":")
+        try:
+            stages.append([float(rate), float(seconds)])
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not RATE:SECONDS: give stages as in 2.5:600,6:600"
+            )
+    return stages

@@ -75,7 +75,7 @@ def run_models(args: argparse.Namespace) -> int:
             ]
         )
         return 0
-    _print_table(
+    print_table(
         ("name", "parameters", "active", "context", "KV KiB/token", "aliases"),
         [
             (
@@ -108,7 +108,7 @@ def run_xpus(args: argparse.Namespace) -> int:
     if args.json:
         _print_json([_xpu_details(spec) for spec in specs])
         return 0
-    _print_table(
+    print_table(
         ("name", "BF16 TFLOPS", "FP8", "FP4", "memory GB", "GB/s", "link GB/s", "TDP W", "aliases"),
         [
             (
@@ -145,7 +145,7 @@ def _show_model(spec: ModelSpec) -> None:
         ("KV cache", f"{spec.kv_bytes_per_token() / 1024:.1f} KiB a token in 16 bits"),
         ("roofline", spec.unsupported_by_roofline(spec.max_position_embeddings) or "priced"),
     ]
-    _print_table((), facts)
+    print_table((), facts)
     print()
     counts = spec.parameters()
     rows = [(name, f"{count:,}", f"{count / spec.parameter_count:.1%}") for name, count in
@@ -154,7 +154,7 @@ def _show_model(spec: ModelSpec) -> None:
     if spec.active_parameter_count != spec.parameter_count:
         share = spec.active_parameter_count / spec.parameter_count
         rows.append(("active", f"{spec.active_parameter_count:,}", f"{share:.1%}"))
-    _print_table(("component", "parameters", "share"), rows, right=(1, 2))
+    print_table(("component", "parameters", "share"), rows, right=(1, 2))
 
 
 def _attention_text(spec: ModelSpec) -> str:
@@ -208,10 +208,10 @@ def _show_xpu(spec: XpuSpec) -> None:
             rows.append((key, f"{value / figure.scale:.6g}", figure.meaning, spec.sources[key]))
         else:
             rows.append((key, "-", figure.meaning, ""))
-    _print_table(("figure", "value", "meaning", "source"), rows, right=(1,))
+    print_table(("figure", "value", "meaning", "source"), rows, right=(1,))
     if spec.prices:
         print()
-        _print_table(
+        print_table(
             ("price", "USD/hour", "date", "source"),
             [(p.tier, f"{p.usd_per_hour:.3g}", p.date, p.source) for p in spec.prices],
             right=(1,),
@@ -252,7 +252,7 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_table(header: Sequence[str], rows: Rows, right: Sequence[int] = ()) -> None:
+def print_table(header: Sequence[str], rows: Rows, right: Sequence[int] = ()) -> None:
     """Print rows in columns: folded to a terminal's width, whole lines in a pipe."""
     from rich import box
     from rich.console import Console

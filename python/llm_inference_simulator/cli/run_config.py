@@ -31,14 +31,19 @@ def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
             "accelerator, as in --model llama-7b --xpu gb10 (the commands 'models' and 'xpus' "
             "list them)"
         )
+    put_flags(data, flags)
+    try:
+        return SimulatorConfig.from_dict(data, source=config_file or "")
+    except ConfigError as error:
+        raise ConfigError(name_flags(str(error), flags, config_file)) from None
+
+
+def put_flags(data: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Set in plain ``data`` what the flags give of the configuration."""
     for place, value in flags.items():
         section, _, field = place.rpartition(".")
         if section != "command":
             _put(data, section, field, _plain(place, value))
-    try:
-        return SimulatorConfig.from_dict(data, source=config_file or "")
-    except ConfigError as error:
-        raise ConfigError(_name_flags(str(error), flags, config_file)) from None
 
 
 def _put(data: dict[str, Any], section: str, field: str, value: Any) -> None:
@@ -81,12 +86,12 @@ def parse_goodput(pairs: Sequence[str]) -> dict[str, float]:
     return objectives
 
 
-def _name_flags(message: str, flags: Mapping[str, Any], config_file: str | None) -> str:
+def name_flags(message: str, flags: Mapping[str, Any], config_file: str | None) -> str:
     """Word a validator's message in the flags that were given, for it speaks of fields."""
     message = message.removeprefix(": ")
     for place, flag in flags.get(SPELLINGS, {}).items():
         # An objective of --goodput and a number of --metric-percentiles have places inside.
-        field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.(?:\d+|(\w+)))?=")
+        field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.\d+)*(?:\.(\w+))?=")
         if field.search(message):
             # The value came from the flag, not from the file that opens the message.
             message = message.removeprefix(f"{config_file}: ")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from llm_inference_simulator.cli.arguments import (
     Parser,
     percentiles,
+    rate_stages,
     real,
     token_count,
     whole_number,
@@ -22,7 +23,8 @@ commands (without one: run)
   run        one simulation
   models     list the models of the catalogue, or show one
   xpus       list the accelerators of the catalogue, or show one
-  calibrate  fit the calibrated roofline to measurements
+  calibrate  make a calibration file from measurements
+  validate   predict measured runs and print how far off that is
 
 example
   llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
@@ -39,7 +41,7 @@ def _batching_strategy(text: str) -> str:
     return "static" if text == "greedy" else text
 
 
-_WHAT_RUNS = Group(
+WHAT_RUNS = Group(
     "what runs",
     "cluster",
     (
@@ -97,7 +99,7 @@ _WHAT_RUNS = Group(
     ),
 )
 
-_ENGINE = Group(
+ENGINE = Group(
     "engine",
     "engine",
     (
@@ -171,6 +173,12 @@ _ENGINE = Group(
             negatable=True,
         ),
         Flag(
+            "--generation-config",
+            str,
+            "NAME",
+            "sampling defaults of requests: auto, the model's, or vllm, neutral (default: auto)",
+        ),
+        Flag(
             "--scheduling-overhead-ms",
             real,
             "MS",
@@ -197,7 +205,7 @@ _ENGINE = Group(
     ),
 )
 
-_FRONT_END = Group(
+FRONT_END = Group(
     "front end",
     "front_end",
     (
@@ -216,7 +224,7 @@ _FRONT_END = Group(
     ),
 )
 
-_PERFORMANCE = Group(
+PERFORMANCE = Group(
     "performance",
     "performance",
     (
@@ -249,6 +257,13 @@ _LOAD = Group(
             field="request_rate",
         ),
         Flag(
+            "--rate-stages",
+            rate_stages,
+            "PER_S:S,...",
+            "stages of requests per second and seconds, as in 2.5:600,6:600; a rate of 0 is a "
+            "pause (default: one rate)",
+        ),
+        Flag(
             "--burstiness",
             real,
             "SHAPE",
@@ -258,7 +273,7 @@ _LOAD = Group(
             "--num-prompts",
             token_count,
             "N",
-            "requests (default: 1000, or what --duration or the trace gives)",
+            "requests (default: 1000, or what --duration, --rate-stages or the trace gives)",
         ),
         Flag(
             "--duration",
@@ -313,6 +328,12 @@ _LENGTHS = Group(
             "different prompts per prefix, asked again and again (default: all new)",
         ),
         Flag(
+            "--random-prompt-order",
+            str,
+            "NAME",
+            "which of them is next: random, or cyclic, each in turn (default: random)",
+        ),
+        Flag(
             "--avg-input-length",
             real,
             "TOKENS",
@@ -361,6 +382,27 @@ _LENGTHS = Group(
             str,
             "FILE",
             "trace whose lengths are drawn at random; times come from --arrival-rate",
+        ),
+    ),
+)
+
+_PRICING = Group(
+    "prices",
+    "pricing",
+    (
+        Flag(
+            "--price-tier",
+            str,
+            "NAME",
+            "price of the accelerator's entry: on_demand, reserved, spot, rental, neocloud_owned, "
+            "hyperscaler_owned or amortised (default: the first of these that it has)",
+        ),
+        Flag(
+            "--price-per-hour",
+            real,
+            "USD",
+            "US dollars per accelerator and hour (default: the entry's)",
+            field="price_per_hour_usd",
         ),
     ),
 )
@@ -416,7 +458,17 @@ _GENERAL = Group(
     ),
 )
 
-GROUPS = (_WHAT_RUNS, _ENGINE, _FRONT_END, _PERFORMANCE, _LOAD, _LENGTHS, _RESULTS, _GENERAL)
+GROUPS = (
+    WHAT_RUNS,
+    ENGINE,
+    FRONT_END,
+    PERFORMANCE,
+    _LOAD,
+    _LENGTHS,
+    _PRICING,
+    _RESULTS,
+    _GENERAL,
+)
 
 
 def build_run_parser(prog: str) -> Parser:

@@ -52,6 +52,7 @@ def _print_all(console: Console, result: SimulationResult, summary: Mapping[str,
     percentiles = result.config.measurement.metric_percentiles
     console.print(Padding(_latency_table(summary, percentiles), (0, 0, 0, INDENT)))
     _print_rows(console, "Utilisation", _utilisation(summary))
+    _print_rows(console, "Energy and cost", _energy_and_cost(summary))
     for warning in result.warnings:
         console.print()
         # One line each outside a terminal: easy to search for.
@@ -157,6 +158,39 @@ def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         queries = sum(engine["prefix_cache_queries"] for engine in engines)
         rows.append(("prefix cache", f"{_percent(hits / queries)} of the looked-up tokens found"))
     return rows
+
+
+def _energy_and_cost(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    details = summary["energy_and_cost"]
+    rows = []
+    if summary["energy_joules"] is not None:
+        text = _joules(summary["energy_joules"])
+        if details["mean_power_w"] is not None:
+            text += f", {details['mean_power_w']:,.0f} W per accelerator"
+        if summary["joules_per_output_token"] is not None:
+            text += f", {summary['joules_per_output_token']:.3g} J per output token"
+        rows.append(("energy", text))
+    if summary["cost_usd"] is not None:
+        rows.append(("price", _price(details)))
+        text = f"{summary['cost_usd']:,.4g} USD"
+        for kind in ("output", "input"):
+            price = summary[f"per_million_{kind}_tokens_usd"]
+            if price is not None:
+                text += f", {price:,.3g} per million {kind} tokens"
+        rows.append(("cost", text))
+    rows += [("note", note) for note in details["notes"]]
+    return rows
+
+
+def _price(details: Mapping[str, Any]) -> str:
+    text = f"{details['price_per_hour_usd']:,.4g} USD per accelerator and hour"
+    if details["price_tier"] is None:
+        return text + ", as given"
+    return f"{text}, {details['price_tier']}: {details['price_source']}, {details['price_date']}"
+
+
+def _joules(joules: float) -> str:
+    return f"{joules / 1e6:,.2f} MJ" if joules >= 1e6 else f"{joules:,.0f} J"
 
 
 def _print_heading(console: Console, heading: str) -> None:

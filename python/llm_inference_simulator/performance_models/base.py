@@ -27,6 +27,9 @@ class BasePerformanceModel(ABC):
     peak_bandwidth: float | None = None
     """Peak bytes of memory traffic per second and accelerator, for utilisation; None: unknown."""
 
+    attention_window: tuple[str, int] | None = None
+    """("sliding" or "chunked", tokens) that layers with a window see; None: the model has none."""
+
     front_end: FrontEndLatency | None = None
     """What the measured server adds to a request; None: not measured."""
     calibration_file: str | None = None
@@ -44,30 +47,38 @@ class BasePerformanceModel(ABC):
 
     def estimate_prefill_time(self, batch_size: int, seq_length: int) -> float:
         """Seconds of a step that computes ``batch_size`` prompts of ``seq_length`` tokens."""
-        return self.estimate_step_time(prefill_step(batch_size, seq_length))
+        return self.estimate_step_time(
+            prefill_step(batch_size, seq_length, self.attention_window)
+        )
 
     def estimate_decode_time(self, batch_size: int, kv_cache_length: int) -> float:
         """Seconds of a step that gives each of ``batch_size`` requests one token.
 
         ``kv_cache_length`` counts the keys that each request reads, the new token's among them.
         """
-        return self.estimate_step_time(decode_step(batch_size, kv_cache_length))
+        return self.estimate_step_time(
+            decode_step(batch_size, kv_cache_length, self.attention_window)
+        )
 
     def cost_model(self) -> CostModel:
         """The model as the core runs it; by default a call of :meth:`estimate_step_time` a step."""
         return CostModel.external(self.estimate_step_time)
 
 
-def prefill_step(batch_size: int, seq_length: int) -> StepShape:
+def prefill_step(
+    batch_size: int, seq_length: int, attention_window: tuple[str, int] | None = None
+) -> StepShape:
     """Build a step of whole prompts; raises ``ValueError`` for sizes below 1."""
     _at_least_one(batch_size=batch_size, seq_length=seq_length)
-    return StepShape.prefill(batch_size, seq_length)
+    return StepShape.prefill(batch_size, seq_length, attention_window=attention_window)
 
 
-def decode_step(batch_size: int, kv_cache_length: int) -> StepShape:
+def decode_step(
+    batch_size: int, kv_cache_length: int, attention_window: tuple[str, int] | None = None
+) -> StepShape:
     """Build a step of one token a request; raises ``ValueError`` for sizes below 1."""
     _at_least_one(batch_size=batch_size, kv_cache_length=kv_cache_length)
-    return StepShape.decode(batch_size, kv_cache_length)
+    return StepShape.decode(batch_size, kv_cache_length, attention_window)
 
 
 def _at_least_one(**sizes: int) -> None:

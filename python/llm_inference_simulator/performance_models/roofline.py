@@ -14,18 +14,20 @@ from llm_inference_simulator.performance_models.base import (
     decode_step,
     prefill_step,
 )
-from llm_inference_simulator.performance_models.core_roofline import (
+from llm_inference_simulator.performance_models.composition import (
+    Composition,
+    attention_window,
+    compose,
+)
+from llm_inference_simulator.performance_models.hardware import (
     PhaseRates,
     RooflineHardware,
-    RooflineModelShape,
-    WeightFormat,
     achievable_bandwidth,
     achievable_flops,
     group_bandwidth,
     group_warnings,
-    model_shape,
-    weight_format,
 )
+from llm_inference_simulator.performance_models.weight_formats import WeightFormats, weight_formats
 
 AllReduce = Literal["ring", "tree", "auto"]
 
@@ -35,8 +37,10 @@ class RooflinePerformanceModel(BasePerformanceModel):
 
     ``model`` and ``xpu`` are catalogue names, paths or the loaded entries. ``engine`` gives the
     formats of weights and cache. ``max_model_len`` is the longest sequence to be priced; None: the
-    engine's, or else the model's context. Raises
-    :class:`~llm_inference_simulator.errors.ConfigError` for what the model cannot price.
+    engine's, or else the model's context. ``expert_parallel`` spreads whole experts over the group,
+    and over ``engines`` data-parallel engines; the busiest accelerator serves
+    ``expert_load_imbalance`` times the mean. Raises
+    :class:`~llm_inference_simulator.errors.ConfigError` for what cannot be priced.
     """
 
     name = "roofline"
@@ -50,44 +54,60 @@ class RooflinePerformanceModel(BasePerformanceModel):
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
         max_model_len: int | None = None,
+        expert_parallel: bool = False,
+        engines: int = 1,
+        expert_load_imbalance: float = 1.0,
     ) -> None:
         self.model = load_model(model) if isinstance(model, str) else model
         self.xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
         self.tensor_parallel_size = tensor_parallel_size
-        engine = engine or EngineConfig()
+        self.engine = engine or EngineConfig()
         check_tensor_parallel_size(self.model, tensor_parallel_size)
-        self.require_supported(
-            max_model_len or engine.max_model_len or self.model.max_position_embeddings
+        self.formats: WeightFormats = weight_formats(self.model, self.xpu, self.engine)
+        self.composition: Composition = compose(
+            self.model,
+            self.engine,
+            self.formats,
+            tensor_parallel_size,
+            max_model_len=max_model_len
+            or self.engine.max_model_len
+            or self.model.max_position_embeddings,
+            expert_parallel=expert_parallel,
+            engines=engines,
+            expert_load_imbalance=expert_load_imbalance,
         )
-        weights = weight_format(self.model, self.xpu, engine)
-        self.shape: RooflineModelShape = model_shape(
-            self.model, engine, weights, tensor_parallel_size
-        )
-        self.hardware: RooflineHardware = self._hardware(weights, all_reduce)
-        self.warnings = (*weights.warnings, *group_warnings(self.xpu, tensor_parallel_size))
-        self.peak_flops = self.xpu.peak_flops(weights.compute_dtype)
+        self.attention_window = self.composition.attention_window
+        self.hardware: RooflineHardware = self._hardware(all_reduce)
+        self.warnings = (*self.formats.warnings, *group_warnings(self.xpu, tensor_parallel_size))
+        self.peak_flops = self.xpu.peak_flops(self.formats.compute_dtype)
         self.peak_bandwidth = self.xpu.memory_bytes_per_s
-        self._efficiency = self.xpu.compute_efficiency_of(weights.compute_dtype)
-        self._core = CostModel.roofline(self.shape, self.hardware)
+        self._core = self._compile()
 
-    def require_supported(self, max_model_len: int) -> None:
+    def _compile(self) -> CostModel:
+        return CostModel.roofline(self.composition, self.hardware)
+
+    def require_length(self, max_model_len: int) -> None:
         """Raise :class:`ConfigError` where sequences of ``max_model_len`` would be mispriced."""
-        reason = self.model.unsupported_by_roofline(max_model_len)
-        if reason is not None:
-            raise ConfigError(reason)
+        if attention_window(self.model, max_model_len) != self.attention_window:
+            raise ConfigError(
+                "performance_model was built for other lengths than max_model_len="
+                f"{max_model_len}, which changes what {self.model.name!r}'s layers see: build it "
+                "with that max_model_len"
+            )
 
     @property
     def description(self) -> str:  # type: ignore[override]
         """One line: what the times come from."""
         return (
-            f"analytic, not calibrated: {self._efficiency:.0%} of dense peak FLOPS, "
+            "analytic, not calibrated: "
+            f"{self.xpu.compute_efficiency_of(self.formats.compute_dtype):.0%} of dense peak FLOPS, "
             f"{self.xpu.memory_efficiency:.0%} of peak bandwidth"
         )
 
-    def _hardware(self, weights: WeightFormat, all_reduce: AllReduce) -> RooflineHardware:
+    def _hardware(self, all_reduce: AllReduce) -> RooflineHardware:
         xpu = self.xpu
         rates = PhaseRates(
-            linear_flops=achievable_flops(xpu, weights.compute_dtype),
+            linear_flops=achievable_flops(xpu, self.formats.compute_dtype),
             attention_flops=achievable_flops(xpu, "bfloat16"),
             memory_bandwidth=achievable_bandwidth(xpu),
         )
@@ -119,8 +139,8 @@ class RooflinePerformanceModel(BasePerformanceModel):
 
     def breakdown_prefill(self, batch_size: int, seq_length: int) -> dict[str, OperationCost]:
         """Components of :meth:`estimate_prefill_time`."""
-        return self.breakdown_step(prefill_step(batch_size, seq_length))
+        return self.breakdown_step(prefill_step(batch_size, seq_length, self.attention_window))
 
     def breakdown_decode(self, batch_size: int, kv_cache_length: int) -> dict[str, OperationCost]:
         """Components of :meth:`estimate_decode_time`."""
-        return self.breakdown_step(decode_step(batch_size, kv_cache_length))
+        return self.breakdown_step(decode_step(batch_size, kv_cache_length, self.attention_window))

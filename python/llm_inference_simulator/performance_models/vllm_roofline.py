@@ -20,17 +20,16 @@ from llm_inference_simulator.catalog import (
 )
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CalibrationError
-from llm_inference_simulator.performance_models.core_roofline import (
+from llm_inference_simulator.performance_models.hardware import (
     PhaseRates,
     RooflineHardware,
-    WeightFormat,
-    activation_dtype,
     group_bandwidth,
 )
 from llm_inference_simulator.performance_models.roofline import (
     AllReduce,
     RooflinePerformanceModel,
 )
+from llm_inference_simulator.performance_models.weight_formats import activation_dtype
 
 
 class VLLMRooflineModel(RooflinePerformanceModel):
@@ -54,6 +53,9 @@ class VLLMRooflineModel(RooflinePerformanceModel):
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
         max_model_len: int | None = None,
+        expert_parallel: bool = False,
+        engines: int = 1,
+        expert_load_imbalance: float = 1.0,
     ) -> None:
         self._measured_on: dict[str, str] = {}
         self._step_factor = 1.0
@@ -72,6 +74,9 @@ class VLLMRooflineModel(RooflinePerformanceModel):
             engine=engine,
             all_reduce=all_reduce,
             max_model_len=max_model_len,
+            expert_parallel=expert_parallel,
+            engines=engines,
+            expert_load_imbalance=expert_load_imbalance,
         )
         if self._source is not None:
             engine = engine or EngineConfig()
@@ -150,8 +155,8 @@ class VLLMRooflineModel(RooflinePerformanceModel):
         """One line: what the times come from."""
         return f"calibrated: {self.calibration_file or 'given parameters'}"
 
-    def _hardware(self, weights: WeightFormat, all_reduce: AllReduce) -> RooflineHardware:
-        del weights  # the measured rates are those of the measured format
+    def _hardware(self, all_reduce: AllReduce) -> RooflineHardware:
+        # The measured rates are those of the measured format.
         measured, slower = self.parameters, self._step_factor
         return RooflineHardware(
             prefill=_rates(

@@ -8,6 +8,7 @@ and infinity is constant gaps; the first request arrives after one gap, not at t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,41 @@ def arrival_times(
     if duration_s is None:
         return _counted(rng, rate, burstiness, _checked_count(num_prompts))
     return _timed(rng, rate, burstiness, num_prompts, duration_s)
+
+
+def staged_arrival_times(
+    rng: np.random.Generator,
+    stages: Sequence[tuple[float, float]],
+    *,
+    burstiness: float = 1.0,
+    num_prompts: int | None = None,
+) -> tuple[Int64Array, int]:
+    """:func:`arrival_times` of a load in stages of (requests per second, seconds).
+
+    Each stage is the process of its rate, begun anew at the stage's start and ended with it, so the
+    number of requests in a stage is random unless gaps are constant. A rate of 0 is a pause.
+    ``num_prompts`` ends the load after so many requests. Raises :class:`WorkloadError`.
+    """
+    _check_time(sum(seconds for _, seconds in stages), "rate_stages last")
+    expected = sum(rate * seconds for rate, seconds in stages)
+    if expected > MAX_REQUESTS:
+        raise WorkloadError(
+            f"rate_stages make {expected:.3g} requests, more than {MAX_REQUESTS:,}: lower a rate "
+            "or shorten a stage"
+        )
+    parts = [np.empty(0, dtype=np.int64)]
+    start_s, left = 0.0, None if num_prompts is None else _checked_count(num_prompts)
+    for rate, seconds in stages:
+        start_ns, end_ns = int(to_ns(start_s)), int(to_ns(start_s + seconds))
+        if rate > 0 and left != 0:
+            times, _ = _timed(rng, rate, burstiness, left, seconds)
+            # The stage's end is rounded on the whole clock, not from the stage's start.
+            times = (start_ns + times)[start_ns + times < end_ns]
+            parts.append(times)
+            left = None if left is None else left - len(times)
+        start_s += seconds
+    arrivals = np.concatenate(parts)
+    return arrivals, int(arrivals[-1]) if left == 0 else int(to_ns(start_s))
 
 
 def _counted(

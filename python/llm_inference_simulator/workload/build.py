@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.errors import WorkloadError
-from llm_inference_simulator.workload.arrivals import arrival_times
+from llm_inference_simulator.workload.arrivals import arrival_times, staged_arrival_times
 from llm_inference_simulator.workload.columns import (
     MAX_TIME_NS,
     MAX_TOKENS,
@@ -42,8 +42,9 @@ LENGTH_POOL_ROWS = 100_000
 def build_workload(config: WorkloadConfig, seed: int) -> Workload:
     """Make the requests that ``config`` asks for; equal arguments give equal requests.
 
-    - no trace: arrivals from ``request_rate`` (all at time 0 without one), lengths fixed, ranged,
-      log-normal or, with ``lengths_from``, pairs of a trace drawn with replacement;
+    - no trace: arrivals from ``request_rate`` or ``rate_stages`` (all at time 0 without one),
+      lengths fixed, ranged, log-normal or, with ``lengths_from``, pairs of a trace drawn with
+      replacement;
     - ``trace``: its times and lengths; with ``request_rate`` its lengths, in order, at generated
       times; a trace without times arrives at once.
 
@@ -51,10 +52,7 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
     """
     rows = _generated(config, seed) if config.trace is None else _from_trace(config, seed)
     if len(rows.arrival_ns) == 0:
-        raise WorkloadError(
-            f"duration={config.duration} s ends before the first request arrives: lengthen it or "
-            "raise request_rate"
-        )
+        raise WorkloadError(_nothing_arrives(config))
     warnings = rows.warnings
     if config.burstiness != 1.0 and not rows.random_arrivals:
         warnings = (
@@ -78,6 +76,15 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
         duration_ns=rows.duration_ns,
         description=f"{rows.source}: {describe_span(len(rows.arrival_ns), rows.duration_ns)}",
         warnings=(*warnings, *sharing.warnings),
+    )
+
+
+def _nothing_arrives(config: WorkloadConfig) -> str:
+    if config.rate_stages is not None:
+        return "rate_stages end before the first request arrives: lengthen them or raise a rate"
+    return (
+        f"duration={config.duration} s ends before the first request arrives: lengthen it or "
+        "raise request_rate"
     )
 
 
@@ -120,7 +127,7 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
         output_tokens=outputs,
         duration_ns=duration_ns,
         source=source,
-        random_arrivals=_has_finite_rate(config),
+        random_arrivals=config.rate_stages is not None or _has_finite_rate(config),
         repeated=repeated,
         warnings=warnings,
     )
@@ -131,6 +138,13 @@ def _has_finite_rate(config: WorkloadConfig) -> bool:
 
 
 def _arrivals(config: WorkloadConfig, seed: int, n: int | None) -> tuple[Int64Array, int]:
+    if config.rate_stages is not None:
+        return staged_arrival_times(
+            stream(seed, Stream.ARRIVALS),
+            config.rate_stages,
+            burstiness=config.burstiness,
+            num_prompts=n,
+        )
     if n is None and config.duration is None:
         n = DEFAULT_NUM_PROMPTS
     return arrival_times(

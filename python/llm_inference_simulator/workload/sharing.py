@@ -26,13 +26,17 @@ class Sharing:
 def repeated_prompts(config: WorkloadConfig, seed: int, n: int) -> Int64Array | None:
     """Draw which of the distinct prompts each request has; None where every prompt is new.
 
-    There are ``random_num_prefixes`` times ``random_prompts_per_prefix`` of them, all equally
-    likely; prompt p has prefix p // ``random_prompts_per_prefix``.
+    There are ``random_num_prefixes`` times ``random_prompts_per_prefix`` of them: all equally
+    likely, or each in turn as load generators send them that shuffle a list once (inference-perf);
+    prompt p has prefix p // ``random_prompts_per_prefix``.
     """
     if config.random_prompts_per_prefix is None:
         return None
     distinct = config.random_num_prefixes * config.random_prompts_per_prefix
-    return stream(seed, Stream.PREFIXES).integers(0, distinct, size=n, dtype=np.int64)
+    generator = stream(seed, Stream.PREFIXES)
+    if config.random_prompt_order == "cyclic":
+        return np.resize(generator.permutation(distinct).astype(np.int64), n)
+    return generator.integers(0, distinct, size=n, dtype=np.int64)
 
 
 def share_generated(

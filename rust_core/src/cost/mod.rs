@@ -2,18 +2,22 @@
 //! keeps a decode step independent of the batch size.
 
 mod fixed;
+mod operation;
 mod roofline;
+mod table;
 
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
 pub use fixed::FixedCost;
+pub use operation::{FEATURE_NAMES, Kind, Operation, Runs};
 pub use roofline::{
-    AllReduce, Bound, MixtureShape, ModelShape, OperationCost, PhaseRates, Roofline,
-    RooflineHardware,
+    AllReduce, Bound, Mixture, OperationCost, PhaseRates, Provenance, Roofline, RooflineHardware,
 };
+pub use table::{Curve, Function, PrefillSurface, Surface, Table, Term};
 
+use crate::config::Window;
 use crate::error::SimError;
 use crate::time::SimDuration;
 
@@ -34,6 +38,12 @@ pub struct StepShape {
     pub decode_context_tokens: u64,
     /// Requests that get a token from this step, so need logits.
     pub sampled_seqs: u64,
+    /// Query-key pairs of prompt chunks in layers that see a window only.
+    pub prefill_window_pairs: u64,
+    /// Keys that prompt chunks read in those layers.
+    pub prefill_window_tokens: u64,
+    /// Keys that decoding requests read in those layers.
+    pub decode_window_tokens: u64,
 }
 
 impl StepShape {
@@ -43,37 +53,45 @@ impl StepShape {
     }
 
     /// Add a chunk of `new` tokens on top of `computed` ones.
-    pub(crate) fn add_prefill(&mut self, computed: u64, new: u64) {
+    pub(crate) fn add_prefill(&mut self, computed: u64, new: u64, window: Window) {
         self.prefill_seqs += 1;
         self.prefill_tokens += new;
         self.prefill_attention_pairs += new * computed + new * (new + 1) / 2;
         self.prefill_context_tokens += computed + new;
+        let (pairs, keys) = window.of_chunk(computed, new);
+        self.prefill_window_pairs += pairs;
+        self.prefill_window_tokens += keys;
     }
 
-    /// Add `seqs` decoding requests whose contexts, new tokens included, sum to `context`.
-    pub(crate) fn add_decode(&mut self, seqs: u64, context: u64) {
+    /// Add `seqs` decoding requests whose contexts, new tokens included, sum to `context`, and to
+    /// `windowed` where only a window counts.
+    pub(crate) fn add_decode(&mut self, seqs: u64, context: u64, windowed: u64) {
         self.decode_seqs += seqs;
         self.decode_context_tokens += context;
+        self.decode_window_tokens += windowed;
     }
 
     /// A step of `seqs` whole prompts of `tokens` new tokens, each on top of `cached` ones.
-    pub fn prefill(seqs: u64, tokens: u64, cached: u64) -> Self {
-        let mut shape = Self::default();
-        shape.add_prefill(cached, tokens);
+    pub fn prefill(seqs: u64, tokens: u64, cached: u64, window: Window) -> Self {
+        let mut one = Self::default();
+        one.add_prefill(cached, tokens, window);
         Self {
             prefill_seqs: seqs,
-            prefill_tokens: seqs * shape.prefill_tokens,
-            prefill_attention_pairs: seqs * shape.prefill_attention_pairs,
-            prefill_context_tokens: seqs * shape.prefill_context_tokens,
+            prefill_tokens: seqs * one.prefill_tokens,
+            prefill_attention_pairs: seqs * one.prefill_attention_pairs,
+            prefill_context_tokens: seqs * one.prefill_context_tokens,
+            prefill_window_pairs: seqs * one.prefill_window_pairs,
+            prefill_window_tokens: seqs * one.prefill_window_tokens,
             sampled_seqs: seqs,
-            ..shape
+            ..one
         }
     }
 
     /// A step of one token for each of `seqs` requests whose contexts are `context` tokens long.
-    pub fn decode(seqs: u64, context: u64) -> Self {
+    pub fn decode(seqs: u64, context: u64, window: Window) -> Self {
         let mut shape = Self { sampled_seqs: seqs, ..Self::default() };
-        shape.add_decode(seqs, seqs * context);
+        let windowed = context.checked_sub(1).map_or(0, |computed| window.keys(computed));
+        shape.add_decode(seqs, seqs * context, seqs * windowed);
         shape
     }
 }
@@ -87,6 +105,9 @@ impl AddAssign for StepShape {
         self.decode_seqs += other.decode_seqs;
         self.decode_context_tokens += other.decode_context_tokens;
         self.sampled_seqs += other.sampled_seqs;
+        self.prefill_window_pairs += other.prefill_window_pairs;
+        self.prefill_window_tokens += other.prefill_window_tokens;
+        self.decode_window_tokens += other.decode_window_tokens;
     }
 }
 
@@ -130,6 +151,8 @@ pub enum CostModel {
     Fixed(FixedCost),
     /// Operation by operation.
     Roofline(Arc<Roofline>),
+    /// Measured kernels.
+    Table(Arc<Table>),
     /// User code.
     External(Arc<dyn StepCost>),
 }
@@ -145,6 +168,7 @@ impl CostModel {
         let duration = match self {
             Self::Fixed(model) => model.step_duration(step),
             Self::Roofline(model) => SimDuration::from_secs_f64(model.step_seconds(step))?,
+            Self::Table(model) => SimDuration::from_secs_f64(model.step_seconds(step))?,
             Self::External(model) => SimDuration::from_secs_f64(model.step_seconds(step)?)?,
         };
         Ok(duration.at_least_one())
@@ -158,6 +182,7 @@ impl CostModel {
         match self {
             Self::Fixed(model) => Ok(model.step_duration(step).as_nanos() as f64 / 1e9),
             Self::Roofline(model) => Ok(model.step_seconds(step)),
+            Self::Table(model) => Ok(model.step_seconds(step)),
             Self::External(model) => model.step_seconds(step),
         }
     }
@@ -166,6 +191,7 @@ impl CostModel {
     pub fn breakdown(&self, step: &StepShape) -> Option<Vec<OperationCost>> {
         match self {
             Self::Roofline(model) => Some(model.breakdown(step)),
+            Self::Table(model) => Some(model.breakdown(step)),
             Self::Fixed(_) | Self::External(_) => None,
         }
     }
@@ -175,6 +201,7 @@ impl CostModel {
     pub fn experts(&self, step: &StepShape) -> f64 {
         match self {
             Self::Roofline(model) => model.experts(step),
+            Self::Table(model) => model.roofline().experts(step),
             Self::Fixed(_) | Self::External(_) => 0.0,
         }
     }
@@ -183,6 +210,7 @@ impl CostModel {
     pub fn work(&self, totals: &StepTotals) -> (f64, f64) {
         match self {
             Self::Roofline(model) => model.work(totals),
+            Self::Table(model) => model.roofline().work(totals),
             Self::Fixed(_) | Self::External(_) => (0.0, 0.0),
         }
     }
@@ -193,6 +221,7 @@ impl fmt::Debug for CostModel {
         formatter.write_str(match self {
             Self::Fixed(_) => "CostModel::Fixed",
             Self::Roofline(_) => "CostModel::Roofline",
+            Self::Table(_) => "CostModel::Table",
             Self::External(_) => "CostModel::External",
         })
     }

@@ -6,9 +6,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::errors::to_python;
+use super::settings::window;
 use crate::cost::{
-    AllReduce, CostModel, FixedCost, MixtureShape, ModelShape, OperationCost, PhaseRates, Roofline,
-    RooflineHardware, StepCost, StepShape,
+    self, AllReduce, CostModel, Curve, FixedCost, Function, Kind, Mixture, Operation,
+    OperationCost, PhaseRates, PrefillSurface, Provenance, Roofline, RooflineHardware, Runs,
+    StepCost, StepShape, Surface, Table, Term,
 };
 use crate::error::SimError;
 use crate::time::SimDuration;
@@ -23,8 +25,10 @@ impl PyStepShape {
     #[new]
     #[pyo3(signature = (*, prefill_seqs=0, prefill_tokens=0, prefill_attention_pairs=0,
                         prefill_context_tokens=0, decode_seqs=0, decode_context_tokens=0,
-                        sampled_seqs=0))]
-    fn new(
+                        sampled_seqs=0, prefill_window_pairs=0, prefill_window_tokens=0,
+                        decode_window_tokens=0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
+    const fn new(
         prefill_seqs: u64,
         prefill_tokens: u64,
         prefill_attention_pairs: u64,
@@ -32,6 +36,9 @@ impl PyStepShape {
         decode_seqs: u64,
         decode_context_tokens: u64,
         sampled_seqs: u64,
+        prefill_window_pairs: u64,
+        prefill_window_tokens: u64,
+        decode_window_tokens: u64,
     ) -> Self {
         Self(StepShape {
             prefill_seqs,
@@ -41,70 +48,97 @@ impl PyStepShape {
             decode_seqs,
             decode_context_tokens,
             sampled_seqs,
+            prefill_window_pairs,
+            prefill_window_tokens,
+            decode_window_tokens,
         })
     }
 
     /// A step of whole prompts, each on top of `cached_length` cached tokens.
     #[staticmethod]
-    #[pyo3(signature = (batch_size, seq_length, cached_length=0))]
-    fn prefill(batch_size: u32, seq_length: u32, cached_length: u32) -> Self {
-        Self(StepShape::prefill(batch_size.into(), seq_length.into(), cached_length.into()))
+    #[pyo3(signature = (batch_size, seq_length, cached_length=0, attention_window=None))]
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    fn prefill(
+        py: Python<'_>,
+        batch_size: u32,
+        seq_length: u32,
+        cached_length: u32,
+        attention_window: Option<(String, u32)>,
+    ) -> PyResult<Self> {
+        let window = window(py, attention_window.as_ref())?;
+        let (seqs, new, cached) = (batch_size.into(), seq_length.into(), cached_length.into());
+        Ok(Self(StepShape::prefill(seqs, new, cached, window)))
     }
 
     /// A step of one token per sequence; `context_length` counts the new token.
     #[staticmethod]
-    fn decode(batch_size: u32, context_length: u32) -> Self {
-        Self(StepShape::decode(batch_size.into(), context_length.into()))
+    #[pyo3(signature = (batch_size, context_length, attention_window=None))]
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    fn decode(
+        py: Python<'_>,
+        batch_size: u32,
+        context_length: u32,
+        attention_window: Option<(String, u32)>,
+    ) -> PyResult<Self> {
+        let window = window(py, attention_window.as_ref())?;
+        Ok(Self(StepShape::decode(batch_size.into(), context_length.into(), window)))
     }
 
     #[getter]
-    fn prefill_seqs(&self) -> u64 {
+    const fn prefill_seqs(&self) -> u64 {
         self.0.prefill_seqs
     }
 
     #[getter]
-    fn prefill_tokens(&self) -> u64 {
+    const fn prefill_tokens(&self) -> u64 {
         self.0.prefill_tokens
     }
 
     #[getter]
-    fn prefill_attention_pairs(&self) -> u64 {
+    const fn prefill_attention_pairs(&self) -> u64 {
         self.0.prefill_attention_pairs
     }
 
     #[getter]
-    fn prefill_context_tokens(&self) -> u64 {
+    const fn prefill_context_tokens(&self) -> u64 {
         self.0.prefill_context_tokens
     }
 
     #[getter]
-    fn decode_seqs(&self) -> u64 {
+    const fn decode_seqs(&self) -> u64 {
         self.0.decode_seqs
     }
 
     #[getter]
-    fn decode_context_tokens(&self) -> u64 {
+    const fn decode_context_tokens(&self) -> u64 {
         self.0.decode_context_tokens
     }
 
     #[getter]
-    fn sampled_seqs(&self) -> u64 {
+    const fn sampled_seqs(&self) -> u64 {
         self.0.sampled_seqs
     }
 
+    #[getter]
+    const fn prefill_window_pairs(&self) -> u64 {
+        self.0.prefill_window_pairs
+    }
+
+    #[getter]
+    const fn prefill_window_tokens(&self) -> u64 {
+        self.0.prefill_window_tokens
+    }
+
+    #[getter]
+    const fn decode_window_tokens(&self) -> u64 {
+        self.0.decode_window_tokens
+    }
+
     fn __repr__(&self) -> String {
-        let shape = &self.0;
-        format!(
-            "StepShape(prefill_seqs={}, prefill_tokens={}, prefill_attention_pairs={}, \
-             prefill_context_tokens={}, decode_seqs={}, decode_context_tokens={}, sampled_seqs={})",
-            shape.prefill_seqs,
-            shape.prefill_tokens,
-            shape.prefill_attention_pairs,
-            shape.prefill_context_tokens,
-            shape.decode_seqs,
-            shape.decode_context_tokens,
-            shape.sampled_seqs
-        )
+        // The derived text, without the spaces and braces of Rust.
+        let text = format!("{:?}", self.0);
+        let sums = text.trim_start_matches("StepShape { ").trim_end_matches(" }");
+        format!("StepShape({})", sums.replace(": ", "="))
     }
 }
 
@@ -115,8 +149,8 @@ pub(crate) struct PyOperationCost(OperationCost);
 #[pymethods]
 impl PyOperationCost {
     #[getter]
-    fn name(&self) -> &'static str {
-        self.0.name
+    fn name(&self) -> &str {
+        &self.0.name
     }
 
     #[getter]
@@ -139,6 +173,11 @@ impl PyOperationCost {
         self.0.bound.as_str()
     }
 
+    #[getter]
+    fn provenance(&self) -> &'static str {
+        self.0.provenance.as_str()
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "OperationCost({}: {:.6e} s, {})",
@@ -150,31 +189,110 @@ impl PyOperationCost {
 }
 
 #[derive(FromPyObject)]
-struct MixtureShapeArgument {
-    num_layers: u32,
-    num_experts: u32,
-    experts_per_token: u32,
-    intermediate_size: u32,
-    shared_intermediate_size: u32,
-    weight_bytes: f64,
+struct OperationArgument {
+    name: String,
+    runs: String,
+    kind: String,
+    repeat: f64,
+    operations: Vec<(String, f64)>,
+    bytes: Vec<(String, f64)>,
 }
 
 #[derive(FromPyObject)]
-struct ModelShapeArgument {
-    num_layers: u32,
-    hidden_size: u32,
-    num_attention_heads: u32,
-    num_key_value_heads: u32,
-    head_dim: u32,
-    intermediate_size: u32,
-    gated_mlp: bool,
-    vocab_size: u32,
-    tensor_parallel_size: u32,
-    mixture: Option<MixtureShapeArgument>,
-    weight_bytes: f64,
-    embedding_bytes: f64,
-    activation_bytes: f64,
-    kv_cache_bytes: f64,
+struct MixtureArgument {
+    num_experts: u32,
+    experts_per_token: u32,
+    engines: u32,
+}
+
+#[derive(FromPyObject)]
+struct CompositionArgument {
+    operations: Vec<OperationArgument>,
+    mixture: Option<MixtureArgument>,
+    ranks: u32,
+}
+
+impl CompositionArgument {
+    fn roofline(self, hardware: RooflineHardwareArgument) -> Result<Roofline, SimError> {
+        let operations = self
+            .operations
+            .into_iter()
+            .map(|given| {
+                let (runs, kind) = (Runs::parse(&given.runs)?, Kind::parse(&given.kind)?);
+                let (work, bytes) = (&given.operations, &given.bytes);
+                Operation::new(&given.name, runs, kind, given.repeat, work, bytes)
+            })
+            .collect::<Result<Vec<Operation>, SimError>>()?;
+        let mixture = self.mixture.map(|mixture| Mixture {
+            num_experts: mixture.num_experts,
+            experts_per_token: mixture.experts_per_token,
+            engines: mixture.engines,
+        });
+        Roofline::new(operations, mixture.as_ref(), self.ranks, hardware.try_into()?)
+    }
+}
+
+#[derive(FromPyObject)]
+struct TermArgument {
+    name: String,
+    /// tokens, seqs, sampled, decode, `decode_window` or prefill.
+    function: String,
+    x: Vec<f64>,
+    /// Second axis of surfaces.
+    y: Vec<f64>,
+    values: Vec<f64>,
+    provenance: String,
+    bound: Option<String>,
+    seconds_per_pair: f64,
+    saturating_tokens: f64,
+    seconds_per_key: f64,
+    window: u64,
+}
+
+impl TryFrom<TermArgument> for Term {
+    type Error = SimError;
+
+    fn try_from(given: TermArgument) -> Result<Self, SimError> {
+        let unknown = |field, value: &str, remedy| SimError::InvalidSetting {
+            field,
+            value: value.to_owned(),
+            remedy,
+        };
+        let provenance = match given.provenance.as_str() {
+            "measured" => Provenance::Measured,
+            "interpolated" => Provenance::Interpolated,
+            "fitted" => Provenance::Fitted,
+            "extrapolated" => Provenance::Extrapolated,
+            "analytic" => Provenance::Analytic,
+            other => return Err(unknown("provenance", other, "is not one of the five words")),
+        };
+        let bound = match given.bound.as_deref() {
+            None => None,
+            Some("communication") => Some(cost::Bound::Communication),
+            Some("overhead") => Some(cost::Bound::Overhead),
+            Some(other) => {
+                return Err(unknown("bound", other, "must be communication or overhead"));
+            }
+        };
+        let function = match given.function.as_str() {
+            "tokens" => Function::Tokens(Curve::new(given.x, given.values)?),
+            "seqs" => Function::Seqs(Curve::new(given.x, given.values)?),
+            "sampled" => Function::Sampled(Curve::new(given.x, given.values)?),
+            "decode" => Function::Decode(Surface::new(given.x, given.y, &given.values)?),
+            "decode_window" => {
+                Function::DecodeWindow(Surface::new(given.x, given.y, &given.values)?)
+            }
+            "prefill" => Function::Prefill(PrefillSurface {
+                fresh: Surface::new(given.x, given.y, &given.values)?,
+                seconds_per_pair: given.seconds_per_pair,
+                saturating_tokens: given.saturating_tokens,
+                seconds_per_key: given.seconds_per_key,
+                window: given.window,
+            }),
+            other => return Err(unknown("function", other, "is not a function of a step")),
+        };
+        Ok(Self { name: given.name.into(), function, provenance, bound })
+    }
 }
 
 #[derive(FromPyObject)]
@@ -204,6 +322,35 @@ struct RooflineHardwareArgument {
     link_bandwidth: f64,
     link_latency_s: f64,
     all_reduce: String,
+}
+
+impl TryFrom<RooflineHardwareArgument> for RooflineHardware {
+    type Error = SimError;
+
+    fn try_from(given: RooflineHardwareArgument) -> Result<Self, SimError> {
+        let all_reduce = match given.all_reduce.as_str() {
+            "ring" => AllReduce::Ring,
+            "tree" => AllReduce::Tree,
+            "auto" => AllReduce::Auto,
+            other => {
+                return Err(SimError::InvalidSetting {
+                    field: "all_reduce",
+                    value: other.to_owned(),
+                    remedy: "must be ring, tree or auto",
+                });
+            }
+        };
+        Ok(Self {
+            prefill: given.prefill.into(),
+            decode: given.decode.into(),
+            kernel_latency_s: given.kernel_latency_s,
+            step_overhead_s: given.step_overhead_s,
+            sequence_overhead_s: given.sequence_overhead_s,
+            link_bandwidth: given.link_bandwidth,
+            link_latency_s: given.link_latency_s,
+            all_reduce,
+        })
+    }
 }
 
 /// What prices a step; immutable, shared by engines.
@@ -236,53 +383,29 @@ impl PyCostModel {
     #[staticmethod]
     fn roofline(
         py: Python<'_>,
-        model: ModelShapeArgument,
+        composition: CompositionArgument,
         hardware: RooflineHardwareArgument,
     ) -> PyResult<Self> {
-        let all_reduce = match hardware.all_reduce.as_str() {
-            "ring" => AllReduce::Ring,
-            "tree" => AllReduce::Tree,
-            "auto" => AllReduce::Auto,
-            other => {
-                let message = format!("all_reduce={other:?}: must be 'ring', 'tree' or 'auto'");
-                return Err(PyValueError::new_err(message));
-            }
-        };
-        let model = ModelShape {
-            num_layers: model.num_layers,
-            hidden_size: model.hidden_size,
-            num_attention_heads: model.num_attention_heads,
-            num_key_value_heads: model.num_key_value_heads,
-            head_dim: model.head_dim,
-            intermediate_size: model.intermediate_size,
-            gated_mlp: model.gated_mlp,
-            vocab_size: model.vocab_size,
-            tensor_parallel_size: model.tensor_parallel_size,
-            mixture: model.mixture.map(|mixture| MixtureShape {
-                num_layers: mixture.num_layers,
-                num_experts: mixture.num_experts,
-                experts_per_token: mixture.experts_per_token,
-                intermediate_size: mixture.intermediate_size,
-                shared_intermediate_size: mixture.shared_intermediate_size,
-                weight_bytes: mixture.weight_bytes,
-            }),
-            weight_bytes: model.weight_bytes,
-            embedding_bytes: model.embedding_bytes,
-            activation_bytes: model.activation_bytes,
-            kv_cache_bytes: model.kv_cache_bytes,
-        };
-        let hardware = RooflineHardware {
-            prefill: hardware.prefill.into(),
-            decode: hardware.decode.into(),
-            kernel_latency_s: hardware.kernel_latency_s,
-            step_overhead_s: hardware.step_overhead_s,
-            sequence_overhead_s: hardware.sequence_overhead_s,
-            link_bandwidth: hardware.link_bandwidth,
-            link_latency_s: hardware.link_latency_s,
-            all_reduce,
-        };
-        let roofline = Roofline::new(&model, hardware).map_err(|error| to_python(py, &error))?;
+        let roofline = composition.roofline(hardware).map_err(|error| to_python(py, &error))?;
         Ok(Self::own(CostModel::Roofline(Arc::new(roofline))))
+    }
+
+    #[staticmethod]
+    fn table(
+        py: Python<'_>,
+        composition: CompositionArgument,
+        hardware: RooflineHardwareArgument,
+        decode_terms: Vec<TermArgument>,
+        mixed_terms: Vec<TermArgument>,
+    ) -> PyResult<Self> {
+        let compile = || {
+            let terms = |given: Vec<TermArgument>| -> Result<Vec<Term>, SimError> {
+                given.into_iter().map(Term::try_from).collect()
+            };
+            Table::new(composition.roofline(hardware)?, terms(decode_terms)?, terms(mixed_terms)?)
+        };
+        let table = compile().map_err(|error| to_python(py, &error))?;
+        Ok(Self::own(CostModel::Table(Arc::new(table))))
     }
 
     #[staticmethod]
@@ -303,7 +426,7 @@ impl PyCostModel {
 
     fn breakdown(&self, step: &PyStepShape) -> PyResult<Vec<PyOperationCost>> {
         let Some(components) = self.model.breakdown(&step.0) else {
-            return Err(PyValueError::new_err("only roofline cost models have components"));
+            return Err(PyValueError::new_err("fixed and external cost models have no components"));
         };
         Ok(components.into_iter().map(PyOperationCost).collect())
     }

@@ -3,7 +3,8 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::config::{Batching, EngineSettings, SchedulingPolicy};
+use super::errors::to_python;
+use crate::config::{Batching, EngineSettings, SchedulingPolicy, Window};
 use crate::time::SimDuration;
 
 /// `cluster.EngineSettings`, by its attributes.
@@ -26,10 +27,12 @@ pub(crate) struct EngineSettingsArgument {
     step_overhead_ns: u64,
     batching_strategy: String,
     batch_window_ns: u64,
+    attention_window: Option<(String, u32)>,
 }
 
 impl EngineSettingsArgument {
-    pub(crate) fn settings(&self) -> PyResult<EngineSettings> {
+    pub(crate) fn settings(&self, py: Python<'_>) -> PyResult<EngineSettings> {
+        let window = window(py, self.attention_window.as_ref())?;
         let batching = match self.batching_strategy.as_str() {
             "continuous" => Batching::Continuous,
             "static" => Batching::Static,
@@ -66,6 +69,14 @@ impl EngineSettingsArgument {
             async_scheduling: self.async_scheduling,
             step_overhead: SimDuration::from_nanos(self.step_overhead_ns),
             batching,
+            window,
         })
     }
+}
+
+/// The window of ("sliding" or "chunked", tokens).
+pub(crate) fn window(py: Python<'_>, given: Option<&(String, u32)>) -> PyResult<Window> {
+    given.map_or(Ok(Window::None), |(kind, tokens)| {
+        Window::parse(kind, *tokens).map_err(|error| to_python(py, &error))
+    })
 }

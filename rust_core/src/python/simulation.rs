@@ -204,7 +204,7 @@ impl PySimulation {
             let cost = cost.get();
             raised.push(cost.raised.clone());
             core_pools.push(Pool {
-                settings: settings.settings()?,
+                settings: settings.settings(py)?,
                 cost: cost.model.clone(),
                 count: *count,
             });

@@ -6,6 +6,8 @@
 //! of (base mod block size), and who generates the last token from a calendar of ticks.
 
 use super::slot::{Slots, State};
+use super::window_sums::WindowSums;
+use crate::config::Window;
 use crate::ids::{NONE, SlotId};
 
 /// Buckets of the calendar; a power of two. Members further away than this share a bucket with
@@ -22,18 +24,20 @@ pub(crate) struct DecodeSet {
     phase: usize,
     /// Members by the phase in which they need a new block.
     by_phase: Vec<u32>,
+    window: WindowSums,
     /// First member of each bucket.
     buckets: Box<[SlotId]>,
 }
 
 impl DecodeSet {
-    pub(crate) fn new(block_size: u32) -> Self {
+    pub(crate) fn new(block_size: u32, window: Window) -> Self {
         Self {
             len: 0,
             tick: 0,
             base_sum: 0,
             phase: 0,
             by_phase: vec![0; block_size as usize],
+            window: WindowSums::new(window),
             buckets: vec![NONE; BUCKETS].into_boxed_slice(),
         }
     }
@@ -61,6 +65,12 @@ impl DecodeSet {
         context
     }
 
+    /// The same where only a window counts.
+    #[inline]
+    pub(crate) fn windowed_context(&self) -> u64 {
+        self.window.sum(self.len, self.tick)
+    }
+
     /// A request joins: from the next tick on it gets a token a tick until its output is complete.
     pub(crate) fn join(&mut self, slots: &mut Slots, id: SlotId) {
         let tick = self.tick;
@@ -81,6 +91,7 @@ impl DecodeSet {
         self.buckets[bucket] = id;
         self.len += 1;
         self.base_sum += base;
+        self.window.join(base, tick);
         let phase = self.phase_of(base);
         self.by_phase[phase] += 1;
     }
@@ -110,6 +121,7 @@ impl DecodeSet {
         let base = slot.base;
         self.len -= 1;
         self.base_sum -= base;
+        self.window.leave(base, self.tick);
         let phase = self.phase_of(base);
         self.by_phase[phase] -= 1;
     }
@@ -118,6 +130,7 @@ impl DecodeSet {
     #[inline]
     pub(crate) fn advance(&mut self, slots: &Slots, last: &mut Vec<SlotId>) {
         self.tick += 1;
+        self.window.advance(self.len, self.tick);
         self.phase += 1;
         if self.phase == self.by_phase.len() {
             self.phase = 0;

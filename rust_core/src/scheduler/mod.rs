@@ -10,6 +10,7 @@ mod running_pass;
 mod slot;
 mod waiting;
 mod waiting_pass;
+mod window_sums;
 
 use std::sync::Arc;
 
@@ -73,7 +74,7 @@ impl Scheduler {
             slots: Slots::default(),
             waiting: Waiting::new(settings.scheduling_policy),
             running: Running::new(),
-            decoding: DecodeSet::new(settings.block_size),
+            decoding: DecodeSet::new(settings.block_size, settings.window),
             prefilling: Vec::new(),
             kv: KvCache::new(settings.block_size, settings.usable_blocks(), contents),
             quota: 0,
@@ -183,9 +184,11 @@ impl Scheduler {
             plan.rows.push(Row { request: slot.request, computed, tokens, yields, last: false });
         }
         if tokens == 1 && computed >= slot.prompt {
-            plan.shape.add_decode(1, u64::from(computed) + 1);
+            let computed = u64::from(computed);
+            plan.shape.add_decode(1, computed + 1, self.settings.window.keys(computed));
         } else {
-            plan.shape.add_prefill(u64::from(computed), u64::from(tokens));
+            let window = self.settings.window;
+            plan.shape.add_prefill(u64::from(computed), u64::from(tokens), window);
             let full = self.kv.full_blocks(slot.computed);
             self.kv.register(self.shared.of(slot.request), full, &mut slot.held);
         }

@@ -43,7 +43,7 @@ impl Scheduler {
 
     fn advance_decoding(&mut self, plan: &mut StepPlan) {
         let seqs = u64::from(self.decoding.len());
-        plan.shape.add_decode(seqs, self.decoding.context());
+        plan.shape.add_decode(seqs, self.decoding.context(), self.decoding.windowed_context());
         plan.shape.sampled_seqs += seqs;
         self.decoding.advance(&self.slots, &mut plan.finishing);
         for &id in &plan.finishing {

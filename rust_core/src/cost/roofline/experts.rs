@@ -1,6 +1,6 @@
 //! How many distinct experts the tokens of a step wake.
 
-use super::inputs::MixtureShape;
+use super::inputs::Mixture;
 
 /// Below this probability an expert counts as awake: the sum would not change in an f64.
 const NEGLIGIBLE: f64 = 1e-18;
@@ -9,7 +9,7 @@ const NEGLIGIBLE: f64 = 1e-18;
 ///
 /// A token chooses k of E experts; with uniform choices an expert is left alone by T tokens with
 /// probability (1 − k/E)^T. Powers come from repeated multiplication, which every machine rounds
-/// alike.
+/// alike. Where several engines' tokens meet at the experts, each token stands for one of every engine.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AwakeExperts {
     /// By number of tokens; more tokens than entries wake all.
@@ -18,9 +18,13 @@ pub(super) struct AwakeExperts {
 }
 
 impl AwakeExperts {
-    pub(super) fn new(mixture: &MixtureShape) -> Self {
+    pub(super) fn new(mixture: &Mixture) -> Self {
         let experts = f64::from(mixture.num_experts);
-        let asleep = 1.0 - f64::from(mixture.experts_per_token) / experts;
+        let missed = 1.0 - f64::from(mixture.experts_per_token) / experts;
+        let mut asleep = 1.0;
+        for _ in 0..mixture.engines {
+            asleep *= missed;
+        }
         let mut expected = vec![0.0];
         let mut probability = asleep;
         while probability > NEGLIGIBLE {

@@ -1,4 +1,4 @@
-//! The roofline of a dense transformer step, operation by operation (`docs/cost_model.md`).
+//! The roofline of a transformer step, operation by operation (`docs/cost_model.md`).
 //!
 //! Every operation's floating-point operations and bytes are linear in a few sums of the step, so an
 //! operation is two coefficient vectors and a constant. They are compiled once per model; a step
@@ -6,15 +6,17 @@
 
 mod experts;
 mod inputs;
-mod operations;
+
+use std::sync::Arc;
 
 use experts::AwakeExperts;
-pub use inputs::{AllReduce, MixtureShape, ModelShape, PhaseRates, RooflineHardware};
-use operations::{
-    DECODE_CONTEXT, DECODE_SEQS, EXPERTS, Kind, Linear, ONE, Operation, Runs, SAMPLED, SEQS,
-    TOKENS, dot, features, operations,
-};
+pub use inputs::{AllReduce, Mixture, PhaseRates, RooflineHardware};
 
+use super::operation::{
+    invalid,
+    DECODE_CONTEXT, DECODE_SEQS, DECODE_WINDOW, EXPERTS, Kind, Linear, ONE, Operation, Runs,
+    SAMPLED, SEQS, TOKENS, dot, features,
+};
 use super::{StepShape, StepTotals};
 use crate::error::SimError;
 
@@ -33,6 +35,34 @@ pub enum Bound {
     Overhead,
 }
 
+/// Where a component's time comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provenance {
+    /// A measured point of this very shape.
+    Measured,
+    /// Between measured shapes or sizes.
+    Interpolated,
+    /// A constant estimated on whole runs.
+    Fitted,
+    /// Beyond the measured ones.
+    Extrapolated,
+    /// The roofline's formula.
+    Analytic,
+}
+
+impl Provenance {
+    /// The word in results.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Interpolated => "interpolated",
+            Self::Fitted => "fitted",
+            Self::Extrapolated => "extrapolated",
+            Self::Analytic => "analytic",
+        }
+    }
+}
+
 impl Bound {
     /// The bound's word in results.
     pub const fn as_str(self) -> &'static str {
@@ -47,10 +77,10 @@ impl Bound {
 }
 
 /// One component of a step, summed over the layers, per accelerator.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OperationCost {
     /// The component.
-    pub name: &'static str,
+    pub name: Arc<str>,
     /// Floating-point operations.
     pub operations: f64,
     /// Bytes of memory traffic; of link traffic for communication.
@@ -59,6 +89,8 @@ pub struct OperationCost {
     pub seconds: f64,
     /// What limits it.
     pub bound: Bound,
+    /// Where its time comes from.
+    pub provenance: Provenance,
 }
 
 /// A collective's time: `wire` × bytes / bandwidth + `hops` × latency.
@@ -68,8 +100,12 @@ struct Collective {
     hops: f64,
 }
 
-/// A linear function of a pure decode step: (constant, per sequence, per key read, per expert).
-type DecodeLinear = [f64; 4];
+/// Every accelerator sends to all others at once.
+const ALL_TO_ALL: [Collective; 1] = [Collective { wire: 1.0, hops: 1.0 }];
+
+/// A linear function of a pure decode step: (constant, per sequence, per key read, per key read in
+/// a window, per expert).
+type DecodeLinear = [f64; 5];
 
 /// A compiled roofline.
 #[derive(Clone, Debug)]
@@ -88,21 +124,30 @@ pub struct Roofline {
 }
 
 impl Roofline {
-    /// Compile the roofline of `model` on `hardware`.
+    /// Compile the roofline of a model's `operations` on `hardware`, for a group of `ranks`
+    /// accelerators.
     ///
     /// # Errors
-    /// [`SimError::InvalidSetting`] naming a number that is not finite or not positive.
-    pub fn new(model: &ModelShape, hardware: RooflineHardware) -> Result<Self, SimError> {
-        model.check()?;
+    /// [`SimError::InvalidSetting`] naming a number that is out of range.
+    pub fn new(
+        operations: Vec<Operation>,
+        mixture: Option<&Mixture>,
+        ranks: u32,
+        hardware: RooflineHardware,
+    ) -> Result<Self, SimError> {
         hardware.check()?;
-        let ranks = f64::from(model.tensor_parallel_size);
-        let tree_depth = f64::from(model.tensor_parallel_size.next_power_of_two().trailing_zeros());
+        if ranks == 0 {
+            return Err(invalid("tensor_parallel_size", &ranks, "must be at least 1"));
+        }
+        mixture.map_or(Ok(()), Mixture::check)?;
+        let tree_depth = f64::from(ranks.next_power_of_two().trailing_zeros());
+        let ranks = f64::from(ranks);
         let ring = Collective { wire: 2.0 * (ranks - 1.0) / ranks, hops: 2.0 * (ranks - 1.0) };
         let tree = Collective { wire: 2.0, hops: 2.0 * tree_depth };
         let mut roofline = Self {
             hardware,
-            awake: model.mixture.as_ref().map(AwakeExperts::new).unwrap_or_default(),
-            operations: operations(model),
+            awake: mixture.map(AwakeExperts::new).unwrap_or_default(),
+            operations,
             all_reduces: match hardware.all_reduce {
                 AllReduce::Ring => vec![ring],
                 AllReduce::Tree => vec![tree],
@@ -111,7 +156,13 @@ impl Roofline {
             all_gather: Collective { wire: 1.0, hops: ranks - 1.0 },
             decode_kernels: Vec::new(),
             decode_collectives: Vec::new(),
-            decode_constant: [hardware.step_overhead_s, hardware.sequence_overhead_s, 0.0, 0.0],
+            decode_constant: [
+                hardware.step_overhead_s,
+                hardware.sequence_overhead_s,
+                0.0,
+                0.0,
+                0.0,
+            ],
         };
         roofline.compile_decode();
         Ok(roofline)
@@ -149,20 +200,22 @@ impl Roofline {
             .map(|operation| {
                 let (seconds, bound) = self.run_seconds(operation, step, &x);
                 OperationCost {
-                    name: operation.name,
+                    name: Arc::clone(&operation.name),
                     operations: operation.repeat * dot(&operation.operations, &x),
                     bytes: operation.repeat * dot(&operation.bytes, &x),
                     seconds: operation.repeat * seconds,
                     bound,
+                    provenance: Provenance::Analytic,
                 }
             })
             .collect();
         components.push(OperationCost {
-            name: "overhead",
+            name: "overhead".into(),
             operations: 0.0,
             bytes: 0.0,
             seconds: self.overhead_seconds(&x),
             bound: Bound::Overhead,
+            provenance: Provenance::Analytic,
         });
         components
     }
@@ -172,7 +225,7 @@ impl Roofline {
         let every = features(&totals.shape, totals.steps, totals.experts);
         let sampling = features(&totals.shape, totals.sampling_steps, totals.experts);
         let mut work = (0.0, 0.0);
-        for operation in self.operations.iter().filter(|operation| operation.is_kernel()) {
+        for operation in self.operations.iter().filter(|operation| operation.kind.is_kernel()) {
             let x = if operation.runs == Runs::WithSampling { &sampling } else { &every };
             work.0 += operation.repeat * dot(&operation.operations, x);
             work.1 += operation.repeat * dot(&operation.bytes, x);
@@ -183,9 +236,9 @@ impl Roofline {
     /// Seconds of one run of an operation and what limits it.
     fn run_seconds(&self, operation: &Operation, step: &StepShape, x: &Linear) -> (f64, Bound) {
         let bytes = dot(&operation.bytes, x);
-        if operation.is_kernel() {
+        if operation.kind.is_kernel() {
             let rates = self.rates(step.prefill_seqs > 0);
-            let compute = dot(&operation.operations, x) / operation.flops(rates);
+            let compute = dot(&operation.operations, x) / rates.flops(operation.kind);
             let memory = bytes / rates.memory_bandwidth;
             let work = compute.max(memory);
             let latency = self.hardware.kernel_latency_s;
@@ -221,6 +274,7 @@ impl Roofline {
         match kind {
             Kind::AllReduce => &self.all_reduces,
             Kind::AllGather => std::slice::from_ref(&self.all_gather),
+            Kind::AllToAll => &ALL_TO_ALL,
             Kind::LinearKernel | Kind::Kernel => &[],
         }
     }
@@ -233,10 +287,10 @@ impl Roofline {
                 continue;
             }
             let bytes = decode_linear(&operation.bytes);
-            if operation.is_kernel() {
+            if operation.kind.is_kernel() {
                 let rates = self.rates(false);
                 let per = |value: f64, rate: f64| operation.repeat * value / rate;
-                let flops = operation.flops(rates);
+                let flops = rates.flops(operation.kind);
                 let bandwidth = rates.memory_bandwidth;
                 let compute = decode_linear(&operation.operations).map(|value| per(value, flops));
                 let memory = bytes.map(|value| per(value, bandwidth));
@@ -262,9 +316,10 @@ impl Roofline {
     #[inline]
     fn decode_seconds(&self, step: &StepShape) -> f64 {
         let (seqs, context) = (step.decode_seqs as f64, step.decode_context_tokens as f64);
-        let experts = self.experts(step);
-        let at =
-            |term: &DecodeLinear| term[0] + term[1] * seqs + term[2] * context + term[3] * experts;
+        let (window, experts) = (step.decode_window_tokens as f64, self.experts(step));
+        let at = |term: &DecodeLinear| {
+            term[0] + term[1] * seqs + term[2] * context + term[3] * window + term[4] * experts
+        };
         let mut seconds = at(&self.decode_constant);
         for (compute, memory) in &self.decode_kernels {
             seconds += at(compute).max(at(memory));
@@ -285,6 +340,7 @@ fn decode_linear(coefficients: &Linear) -> DecodeLinear {
             + coefficients[SAMPLED]
             + coefficients[DECODE_SEQS],
         coefficients[DECODE_CONTEXT],
+        coefficients[DECODE_WINDOW],
         coefficients[EXPERTS],
     ]
 }
@@ -292,24 +348,61 @@ fn decode_linear(coefficients: &Linear) -> DecodeLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Window;
 
-    fn llama_2_7b() -> ModelShape {
-        ModelShape {
-            num_layers: 32,
-            hidden_size: 4096,
-            num_attention_heads: 32,
-            num_key_value_heads: 32,
-            head_dim: 128,
-            intermediate_size: 11008,
-            gated_mlp: true,
-            vocab_size: 32000,
-            tensor_parallel_size: 1,
-            mixture: None,
-            weight_bytes: 2.0,
-            embedding_bytes: 2.0,
-            activation_bytes: 2.0,
-            kv_cache_bytes: 2.0,
+    /// Matrix products, attention and, in a group, an all-reduce.
+    fn operations(ranks: u32) -> Vec<Operation> {
+        let own = |terms: &[(&str, f64)]| -> Vec<(String, f64)> {
+            terms.iter().map(|&(name, value)| (name.to_owned(), value)).collect()
+        };
+        let operation = |name, runs, kind, repeat, work: &[(&str, f64)], bytes: &[(&str, f64)]| {
+            Operation::new(name, runs, kind, repeat, &own(work), &own(bytes)).unwrap()
+        };
+        let matrix = 4096.0 * 11008.0;
+        let mut all = vec![
+            operation(
+                "mlp",
+                Runs::Always,
+                Kind::LinearKernel,
+                32.0,
+                &[("tokens", 2.0 * matrix)],
+                &[("one", 2.0 * matrix), ("tokens", 2.0 * (4096.0 + 11008.0))],
+            ),
+            operation(
+                "attention",
+                Runs::WithDecode,
+                Kind::Kernel,
+                32.0,
+                &[("decode_context_tokens", 4.0 * 4096.0)],
+                &[("decode_context_tokens", 4.0 * 4096.0), ("decode_window_tokens", 100.0)],
+            ),
+            operation(
+                "experts",
+                Runs::Always,
+                Kind::LinearKernel,
+                4.0,
+                &[("tokens", 2.0 * 2.0 * matrix)],
+                &[("experts", 2.0 * matrix)],
+            ),
+        ];
+        if ranks > 1 {
+            let payload = [("tokens", 2.0 * 4096.0)];
+            all.push(operation(
+                "all_reduce",
+                Runs::Always,
+                Kind::AllReduce,
+                65.0,
+                &[],
+                &payload,
+            ));
         }
+        all
+    }
+
+    const MIXTURE: Mixture = Mixture { num_experts: 8, experts_per_token: 2, engines: 1 };
+
+    fn compiled(ranks: u32, hardware: RooflineHardware) -> Roofline {
+        Roofline::new(operations(ranks), Some(&MIXTURE), ranks, hardware).unwrap()
     }
 
     fn hardware() -> RooflineHardware {
@@ -334,12 +427,12 @@ mod tests {
     #[test]
     fn the_compiled_decode_step_is_the_sum_of_its_parts() {
         for ranks in [1, 2, 8] {
-            let model = ModelShape { tensor_parallel_size: ranks, ..llama_2_7b() };
-            let roofline = Roofline::new(&model, hardware()).unwrap();
+            let roofline = compiled(ranks, hardware());
             for (seqs, context) in [(1, 1), (7, 5000), (256, 300_000), (2048, 2048 * 4000)] {
                 let step = StepShape {
                     decode_seqs: seqs,
                     decode_context_tokens: context,
+                    decode_window_tokens: context / 2,
                     sampled_seqs: seqs,
                     ..StepShape::default()
                 };
@@ -351,12 +444,9 @@ mod tests {
 
     #[test]
     fn the_faster_collective_is_taken() {
-        let model = ModelShape { tensor_parallel_size: 8, ..llama_2_7b() };
-        let with = |all_reduce| {
-            Roofline::new(&model, RooflineHardware { all_reduce, ..hardware() }).unwrap()
-        };
-        let small = StepShape::decode(1, 100);
-        let large = StepShape::prefill(1, 8192, 0);
+        let with = |all_reduce| compiled(8, RooflineHardware { all_reduce, ..hardware() });
+        let small = StepShape::decode(1, 100, Window::None);
+        let large = StepShape::prefill(1, 8192, 0, Window::None);
         for step in [small, large] {
             let seconds = |all_reduce| with(all_reduce).step_seconds(&step);
             let (ring, tree) = (seconds(AllReduce::Ring), seconds(AllReduce::Tree));
@@ -371,50 +461,38 @@ mod tests {
 
     #[test]
     fn decode_reads_the_weights_once_whatever_the_batch() {
-        let roofline = Roofline::new(&llama_2_7b(), hardware()).unwrap();
-        let weights = |seqs: u64| {
-            let step = StepShape::decode(seqs, 1);
-            roofline.breakdown(&step).iter().find(|part| part.name == "mlp_down").unwrap().bytes
+        let roofline = compiled(1, hardware());
+        let bytes = |seqs: u64| {
+            let step = StepShape::decode(seqs, 1, Window::None);
+            let parts = roofline.breakdown(&step);
+            parts.into_iter().find(|part| &*part.name == "mlp").unwrap().bytes
         };
         let activations = 32.0 * (4096.0 + 11008.0) * 2.0;
-        assert!(relative(weights(65) - weights(1), 64.0 * activations) < 1e-12);
+        assert!(relative(bytes(65) - bytes(1), 64.0 * activations) < 1e-12);
     }
 
     #[test]
     fn a_step_reads_the_experts_that_its_tokens_wake() {
-        let mixture = MixtureShape {
-            num_layers: 32,
-            num_experts: 8,
-            experts_per_token: 2,
-            intermediate_size: 14336,
-            shared_intermediate_size: 0,
-            weight_bytes: 2.0,
-        };
-        let model = ModelShape { mixture: Some(mixture), ..llama_2_7b() };
-        let roofline = Roofline::new(&model, hardware()).unwrap();
-        let awake = |tokens| roofline.experts(&StepShape::decode(tokens, 1));
+        let roofline = compiled(1, hardware());
+        let awake = |tokens| roofline.experts(&StepShape::decode(tokens, 1, Window::None));
         assert!(relative(awake(1), 2.0) < 1e-15);
         assert!(relative(awake(2), 8.0 * (1.0 - 0.75_f64 * 0.75)) < 1e-15);
         assert!(relative(awake(100_000), 8.0) < 1e-15);
-        let down = |tokens: u64| {
-            let parts = roofline.breakdown(&StepShape::decode(tokens, 1));
-            parts.into_iter().find(|part| part.name == "experts_down").unwrap()
-        };
-        let weights = 32.0 * 2.0 * 4096.0 * 14336.0 * 2.0;
-        let activations = 32.0 * 2.0 * (4096.0 + 14336.0) * 2.0;
-        assert!(relative(down(1).bytes, weights + activations) < 1e-12);
-        assert!(relative(down(3).operations, 3.0 * down(1).operations) < 1e-12);
-        assert!(
-            roofline.breakdown(&StepShape::decode(1, 1)).iter().all(|part| part.name != "mlp_up")
-        );
+        let together = Mixture { engines: 2, ..MIXTURE };
+        let roofline = Roofline::new(operations(1), Some(&together), 1, hardware()).unwrap();
+        let one_each = roofline.experts(&StepShape::decode(1, 1, Window::None));
+        assert!(relative(one_each, awake(2)) < 1e-15);
     }
 
     #[test]
     fn nonsense_is_refused_by_name() {
         let broken = RooflineHardware { link_bandwidth: f64::NAN, ..hardware() };
-        let error = Roofline::new(&llama_2_7b(), broken).unwrap_err().to_string();
+        let error = Roofline::new(operations(1), None, 1, broken).unwrap_err().to_string();
         assert!(error.starts_with("link_bandwidth=NaN"), "{error}");
-        let broken = ModelShape { head_dim: 0, ..llama_2_7b() };
-        assert!(Roofline::new(&broken, hardware()).is_err());
+        let impossible = Mixture { experts_per_token: 9, ..MIXTURE };
+        assert!(Roofline::new(operations(1), Some(&impossible), 1, hardware()).is_err());
+        let unknown = [("tokenz".to_owned(), 1.0)];
+        let error = Operation::new("mlp", Runs::Always, Kind::Kernel, 1.0, &unknown, &[]);
+        assert!(error.is_err());
     }
 }

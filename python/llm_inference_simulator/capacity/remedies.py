@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llm_inference_simulator import capacity
+from llm_inference_simulator.capacity.parallelism import valid_tensor_parallel_sizes
+from llm_inference_simulator.capacity.plan import fits, longest_sequence
 from llm_inference_simulator.catalog.model_spec import ModelSpec
 from llm_inference_simulator.catalog.xpu_spec import XpuSpec
 from llm_inference_simulator.config import EngineConfig
+
+MAX_UTILIZATION = 0.98
+"""Largest ``gpu_memory_utilization`` worth suggesting."""
+
+PLAUSIBLE_TP_SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Tensor-parallel sizes that a remedy may name."""
 
 
 def remedies(
@@ -19,11 +26,11 @@ def remedies(
 
     def fits_with(**changes: Any) -> bool:
         changed = engine.model_copy(update=changes)
-        return capacity.fits(model, memory, changed, tensor_parallel_size)
+        return fits(model, memory, changed, tensor_parallel_size)
 
     found = []
     if engine.max_model_len is not None:
-        longest = capacity.longest_sequence(model, memory, engine, tensor_parallel_size)
+        longest = longest_sequence(model, memory, engine, tensor_parallel_size)
         if longest:
             found.append(f"--max-model-len {longest}")
     share = _least_utilization(model, xpu, engine, tensor_parallel_size)
@@ -36,11 +43,9 @@ def remedies(
             if fits_with(quantization=name):
                 found.append(f"--quantization {name}")
                 break
-    for size in capacity.PLAUSIBLE_TP_SIZES:
-        allowed = size > tensor_parallel_size and size in capacity.valid_tensor_parallel_sizes(
-            model
-        )
-        if allowed and capacity.fits(model, memory, engine, size):
+    for size in PLAUSIBLE_TP_SIZES:
+        allowed = size > tensor_parallel_size and size in valid_tensor_parallel_sizes(model)
+        if allowed and fits(model, memory, engine, size):
             found.append(f"--tensor-parallel-size {size}")
             break
     larger = _smallest_sufficient(model, xpu, engine, tensor_parallel_size)
@@ -54,9 +59,9 @@ def _least_utilization(
 ) -> float | None:
     """Smallest utilisation, in whole percent, that suffices."""
     start = math.floor(engine.gpu_memory_utilization * 100) + 1
-    for percent in range(start, round(capacity.MAX_UTILIZATION * 100) + 1):
+    for percent in range(start, round(MAX_UTILIZATION * 100) + 1):
         changed = engine.model_copy(update={"gpu_memory_utilization": percent / 100})
-        if capacity.fits(model, xpu.usable_memory_bytes, changed, tensor_parallel_size):
+        if fits(model, xpu.usable_memory_bytes, changed, tensor_parallel_size):
             return percent / 100
     return None
 
@@ -71,7 +76,7 @@ def _smallest_sufficient(
         candidate
         for candidate in list_xpus()
         if candidate.usable_memory_bytes > xpu.usable_memory_bytes
-        and capacity.fits(model, candidate.usable_memory_bytes, engine, tensor_parallel_size)
+        and fits(model, candidate.usable_memory_bytes, engine, tensor_parallel_size)
     ]
     best = min(larger, key=lambda candidate: candidate.usable_memory_bytes, default=None)
     return None if best is None else best.name

@@ -1,0 +1,231 @@
+//! Step times from measured kernels (`docs/cost_model.md`).
+//!
+//! A model's kernels are given as functions of a few sums of the step. What depends on one sum
+//! alone is added up to one curve when the model is compiled, so that a step costs a few look-ups
+//! whatever the number of kernels.
+
+mod curve;
+mod surface;
+
+use std::sync::Arc;
+
+pub use curve::Curve;
+pub use surface::Surface;
+
+use super::roofline::{Bound, OperationCost, Provenance, Roofline};
+use super::{StepShape, operation};
+use crate::error::SimError;
+
+/// Attention of prompt chunks: measured without cached tokens, continued by query-key pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrefillSurface {
+    /// Seconds by (chunks, tokens a chunk) without anything cached.
+    pub fresh: Surface,
+    /// Seconds of a query-key pair beyond those of fresh chunks, where all units work.
+    pub seconds_per_pair: f64,
+    /// Query tokens that keep all units busy; fewer take as long as these.
+    pub saturating_tokens: f64,
+    /// Seconds of a cached key that is read or expanded.
+    pub seconds_per_key: f64,
+    /// Keys that a token sees at most; 0: all.
+    pub window: u64,
+}
+
+impl PrefillSurface {
+    #[inline]
+    fn at(&self, step: &StepShape) -> f64 {
+        let windowed = self.window > 0;
+        let (pairs, keys) = if windowed {
+            (step.prefill_window_pairs, step.prefill_window_tokens)
+        } else {
+            (step.prefill_attention_pairs, step.prefill_context_tokens)
+        };
+        let (seqs, tokens) = (step.prefill_seqs as f64, step.prefill_tokens as f64);
+        let chunk = tokens / seqs;
+        let within = if windowed { chunk.min(self.window as f64) } else { chunk };
+        let own = seqs * (within * (within + 1.0) / 2.0 + (chunk - within) * within);
+        let extra_pairs = (pairs as f64 - own).max(0.0);
+        let extra_keys = (keys - step.prefill_tokens.min(keys)) as f64;
+        let stretch = (self.saturating_tokens / tokens).max(1.0);
+        let extra = extra_pairs * self.seconds_per_pair * stretch;
+        self.fresh.at(seqs, chunk) + extra.max(extra_keys * self.seconds_per_key)
+    }
+}
+
+/// How a term's seconds follow from the step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Function {
+    /// Of the tokens in the step.
+    Tokens(Curve),
+    /// Of the requests in the step.
+    Seqs(Curve),
+    /// Of the requests that get a token; nothing where none does.
+    Sampled(Curve),
+    /// Of (decoding requests, mean keys each reads).
+    Decode(Surface),
+    /// The same with the keys of a window.
+    DecodeWindow(Surface),
+    /// Of the prompt chunks.
+    Prefill(PrefillSurface),
+}
+
+impl Function {
+    #[inline]
+    fn at(&self, step: &StepShape) -> f64 {
+        match self {
+            Self::Tokens(curve) => curve.at(step.tokens() as f64),
+            Self::Seqs(curve) => curve.at((step.prefill_seqs + step.decode_seqs) as f64),
+            Self::Sampled(curve) if step.sampled_seqs > 0 => curve.at(step.sampled_seqs as f64),
+            Self::Decode(surface) => decode(surface, step, step.decode_context_tokens),
+            Self::DecodeWindow(surface) => decode(surface, step, step.decode_window_tokens),
+            Self::Prefill(surface) if step.prefill_seqs > 0 => surface.at(step),
+            Self::Sampled(_) | Self::Prefill(_) => 0.0,
+        }
+    }
+}
+
+#[inline]
+fn decode(surface: &Surface, step: &StepShape, keys: u64) -> f64 {
+    if step.decode_seqs == 0 {
+        return 0.0;
+    }
+    let seqs = step.decode_seqs as f64;
+    surface.at(seqs, keys as f64 / seqs)
+}
+
+/// One component of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// The component, or one of its kernels.
+    pub name: Arc<str>,
+    /// Its seconds.
+    pub function: Function,
+    /// Where they come from.
+    pub provenance: Provenance,
+    /// Fixed bound of what is no kernel; kernels are bound as in the roofline.
+    pub bound: Option<Bound>,
+}
+
+/// The terms of one kind of step, and what they add up to.
+#[derive(Clone, Debug)]
+struct Phase {
+    terms: Vec<Term>,
+    tokens: Option<Curve>,
+    seqs: Option<Curve>,
+    sampled: Option<Curve>,
+    others: Vec<Function>,
+}
+
+impl Phase {
+    fn new(terms: Vec<Term>) -> Self {
+        let functions = || terms.iter().map(|term| &term.function);
+        let tokens = functions().filter_map(|function| match function {
+            Function::Tokens(curve) => Some(curve),
+            _ => None,
+        });
+        let seqs = functions().filter_map(|function| match function {
+            Function::Seqs(curve) => Some(curve),
+            _ => None,
+        });
+        let sampled = functions().filter_map(|function| match function {
+            Function::Sampled(curve) => Some(curve),
+            _ => None,
+        });
+        let others = functions()
+            .filter(|function| {
+                !matches!(function, Function::Tokens(_) | Function::Seqs(_) | Function::Sampled(_))
+            })
+            .cloned()
+            .collect();
+        let (tokens, seqs, sampled) = (Curve::sum(tokens), Curve::sum(seqs), Curve::sum(sampled));
+        Self { tokens, seqs, sampled, others, terms }
+    }
+
+    #[inline]
+    fn at(&self, step: &StepShape) -> f64 {
+        let mut seconds = 0.0;
+        if let Some(curve) = &self.tokens {
+            seconds += curve.at(step.tokens() as f64);
+        }
+        if let Some(curve) = &self.seqs {
+            seconds += curve.at((step.prefill_seqs + step.decode_seqs) as f64);
+        }
+        if let Some(curve) = &self.sampled
+            && step.sampled_seqs > 0
+        {
+            seconds += curve.at(step.sampled_seqs as f64);
+        }
+        for function in &self.others {
+            seconds += function.at(step);
+        }
+        seconds
+    }
+}
+
+/// Compiled step times of one model on one accelerator.
+#[derive(Clone, Debug)]
+pub struct Table {
+    roofline: Roofline,
+    decode: Phase,
+    mixed: Phase,
+}
+
+impl Table {
+    /// Compile the terms of pure decode steps and of steps with prompt tokens. `roofline` has the
+    /// model's operations and bytes: it decides what bounds a kernel and counts the work.
+    ///
+    /// # Errors
+    /// [`SimError::InvalidSetting`] where either has no term.
+    pub fn new(roofline: Roofline, decode: Vec<Term>, mixed: Vec<Term>) -> Result<Self, SimError> {
+        if decode.is_empty() || mixed.is_empty() {
+            return Err(operation::invalid("terms", "none", "must be given for both kinds of step"));
+        }
+        Ok(Self { roofline, decode: Phase::new(decode), mixed: Phase::new(mixed) })
+    }
+
+    /// Seconds of a step.
+    #[inline]
+    pub fn step_seconds(&self, step: &StepShape) -> f64 {
+        self.phase(step).at(step)
+    }
+
+    /// The model's operations and bytes.
+    pub const fn roofline(&self) -> &Roofline {
+        &self.roofline
+    }
+
+    /// The step's components; their seconds sum to [`Table::step_seconds`].
+    pub fn breakdown(&self, step: &StepShape) -> Vec<OperationCost> {
+        let analytic = self.roofline.breakdown(step);
+        let mut parts: Vec<OperationCost> = Vec::new();
+        for term in &self.phase(step).terms {
+            let seconds = term.function.at(step);
+            if seconds == 0.0 {
+                continue;
+            }
+            if let Some(part) = parts.iter_mut().find(|part| part.name == term.name) {
+                part.seconds += seconds;
+                part.provenance = part.provenance.max(term.provenance);
+                continue;
+            }
+            let work = analytic.iter().find(|part| part.name == term.name);
+            parts.push(OperationCost {
+                name: Arc::clone(&term.name),
+                operations: work.map_or(0.0, |part| part.operations),
+                bytes: work.map_or(0.0, |part| part.bytes),
+                seconds,
+                bound: term
+                    .bound
+                    .or_else(|| work.map(|part| part.bound))
+                    .unwrap_or(Bound::Latency),
+                provenance: term.provenance,
+            });
+        }
+        parts
+    }
+
+    #[inline]
+    const fn phase(&self, step: &StepShape) -> &Phase {
+        if step.prefill_seqs == 0 { &self.decode } else { &self.mixed }
+    }
+}

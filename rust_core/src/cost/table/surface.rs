@@ -1,0 +1,91 @@
+//! Piecewise-bilinear functions of two numbers.
+
+use super::curve::{Axis, check_values};
+use crate::cost::operation::invalid;
+use crate::error::SimError;
+
+/// A bilinear function in each cell of a grid; the outermost cells hold what lies beyond, except
+/// that nothing is continued below the first knots.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surface {
+    x: Axis,
+    y: Axis,
+    columns: usize,
+    /// (1, x, y, xy) coefficients of each cell, row by row.
+    cells: Vec<[f64; 4]>,
+}
+
+impl Surface {
+    /// A function through `values[i * y.len() + j]` at (x[i], y[j]).
+    ///
+    /// # Errors
+    /// [`SimError::InvalidSetting`] for knots that do not rise, and for values that are missing,
+    /// negative, fall along an axis or are not finite.
+    pub fn new(x: Vec<f64>, y: Vec<f64>, values: &[f64]) -> Result<Self, SimError> {
+        let (x, y) = (Axis::new("x", x)?, Axis::new("y", y)?);
+        let (rows, columns) = (x.knots().len(), y.knots().len());
+        if values.len() != rows * columns {
+            return Err(invalid("values", &values.len(), "must be one for each pair of knots"));
+        }
+        check_values(values)?;
+        let at = |i: usize, j: usize| values[i * columns + j];
+        let mut cells = Vec::with_capacity((rows - 1) * (columns - 1));
+        for i in 0..rows - 1 {
+            for j in 0..columns - 1 {
+                let corners = [at(i, j), at(i, j + 1), at(i + 1, j), at(i + 1, j + 1)];
+                if corners[1].min(corners[2]) < corners[0]
+                    || corners[3] < corners[1].max(corners[2])
+                {
+                    let text = format!("{corners:?}");
+                    return Err(invalid("values", &text, "must not fall along an axis"));
+                }
+                let (x0, x1) = (x.knots()[i], x.knots()[i + 1]);
+                let (y0, y1) = (y.knots()[j], y.knots()[j + 1]);
+                let area = (x1 - x0) * (y1 - y0);
+                let [a, b, c, d] = corners.map(|value| value / area);
+                cells.push([
+                    a * x1 * y1 - b * x1 * y0 - c * x0 * y1 + d * x0 * y0,
+                    b * y0 - a * y1 + c * y1 - d * y0,
+                    c * x0 - a * x1 + b * x1 - d * x0,
+                    a - b - c + d,
+                ]);
+            }
+        }
+        Ok(Self { columns: columns - 1, x, y, cells })
+    }
+
+    /// The function's value.
+    #[inline]
+    pub fn at(&self, x: f64, y: f64) -> f64 {
+        let (x, y) = (x.max(self.x.knots()[0]), y.max(self.y.knots()[0]));
+        let cell = &self.cells[self.x.segment(x) * self.columns + self.y.segment(y)];
+        cell[0] + cell[1] * x + (cell[2] + cell[3] * x) * y
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_surface_goes_through_its_points() {
+        let (x, y) = (vec![1.0, 2.0, 8.0], vec![1.0, 10.0, 11.0]);
+        let values = [1.0, 2.0, 2.0, 1.5, 3.0, 4.0, 2.0, 5.0, 9.0];
+        let surface = Surface::new(x.clone(), y.clone(), &values).unwrap();
+        for (i, x) in x.iter().enumerate() {
+            for (j, y) in y.iter().enumerate() {
+                assert!((surface.at(*x, *y) - values[i * 3 + j]).abs() < 1e-12);
+            }
+        }
+        assert!((surface.at(1.5, 5.5) - (1.0 + 2.0 + 1.5 + 3.0) / 4.0).abs() < 1e-12);
+        assert!((surface.at(0.1, 0.1) - 1.0).abs() < 1e-12, "nothing is continued below");
+        assert!((surface.at(8.0, 12.0) - 13.0).abs() < 1e-12, "the last cell goes on");
+    }
+
+    #[test]
+    fn falling_values_are_refused() {
+        let axis = vec![1.0, 2.0];
+        assert!(Surface::new(axis.clone(), axis.clone(), &[1.0, 2.0, 0.5, 3.0]).is_err());
+        assert!(Surface::new(axis.clone(), axis, &[1.0, 2.0, 3.0]).is_err());
+    }
+}
