@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,8 @@ FALLBACKS: dict[str, str | None] = {
 }
 """What a parameter is taken from where it is not identified (None: zero); the others must be."""
 
+
+HIDDEN_BANDWIDTH = "decode_effective_bandwidth_gbps"
 
 MAY_BE_HIDDEN = (
     "decode_attention_effective_tflops",
@@ -94,6 +97,21 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             order.index(doubt.name) if doubt.name in order else len(order),
         ),
     )
+
+
+def hidden_by_arithmetic(
+    found: list[Doubt], data: Observations, cells: NDArray[np.int64], cost: Array
+) -> bool:
+    """Whether the only doubt is a bandwidth that no step is bound by, for arithmetic is slower.
+
+    So it is on processors without matrix units for the weights' format.
+    """
+    unbound = [doubt.name for doubt in found] == [HIDDEN_BANDWIDTH] and math.isinf(
+        found[0].relative_error
+    )
+    decode = PARAMETERS.index("decode_effective_tflops")
+    share = data.work.costs(cost)[:, decode : decode + 1] / data.work.seconds(cost)[:, None]
+    return bool(unbound and _shapes(share > SMALLEST_SHARE, cells)[0] >= FEWEST_SHAPES)
 
 
 def _shapes(told: NDArray[np.bool_], cells: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -112,6 +112,4 @@ def _reals(data: dict[str, Any], key: str) -> Any:
     section = data.get(key, {})
     if not isinstance(section, dict):
         return section
-    return {
-        name: float(value) if type(value) is int else value for name, value in section.items()
-    }
+    return {name: float(value) if type(value) is int else value for name, value in section.items()}

@@ -95,9 +95,7 @@ LONGEST_NS = 2**32 - 1
 """Of one launch: what the file can hold."""
 
 
-def table_from_rows(
-    where: Where, rows: Mapping[tuple[Value, ...], Sequence[float]]
-) -> KernelTable:
+def table_from_rows(where: Where, rows: Mapping[tuple[Value, ...], Sequence[float]]) -> KernelTable:
     """Lay measured rows out on a grid; the median of repeated ones counts."""
     names = AXES[where.kernel]
     axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))  # type: ignore[type-var]
@@ -177,9 +175,7 @@ def _table(item: Any, source: str) -> KernelTable:
     for name, value in zip(ATTRIBUTES[kernel], attributes, strict=True):
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise CalibrationError(f"{source}: {name}={value!r} must be a word or a whole number")
-    axes = tuple(
-        _axis(item["axes"], name, f"{source}: axes") for name in AXES[kernel]
-    )
+    axes = tuple(_axis(item["axes"], name, f"{source}: axes") for name in AXES[kernel])
     latency = _latency(item["latency_ns"], axes, source)
     return KernelTable(kernel, attributes, axes, latency)
 
@@ -203,9 +199,7 @@ def _encode(latency_ns: NDArray[np.float64]) -> str:
     return base64.b64encode(whole.tobytes()).decode("ascii")
 
 
-def _latency(
-    data: Any, axes: tuple[tuple[Value, ...], ...], source: str
-) -> NDArray[np.float64]:
+def _latency(data: Any, axes: tuple[tuple[Value, ...], ...], source: str) -> NDArray[np.float64]:
     size = math.prod(len(axis) for axis in axes)
     try:
         if isinstance(data, str):
@@ -238,9 +232,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         data = json.loads(text)
     except FileNotFoundError:
-        raise CalibrationError(
-            f"calibration file {path} does not exist: check the path"
-        ) from None
+        raise CalibrationError(f"calibration file {path} does not exist: check the path") from None
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise CalibrationError(f"calibration file {path} cannot be read: {reason}") from None

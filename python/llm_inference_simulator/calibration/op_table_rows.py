@@ -182,9 +182,7 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
     another accelerator, of another kernel, or in another unit.
     """
     files = _newest_files(folder)
-    rows: dict[Where, dict[tuple[Value, ...], list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    rows: dict[Where, dict[tuple[Value, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
     hashes, versions = {}, {}
     for name, path in sorted(files.items()):
         for where, place, latency_ns in _points(path, LAYOUTS[name], xpu):
@@ -199,8 +197,10 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
 
 def _newest_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise CalibrationError(f"--from-op-tables {folder} is not a folder: give the one that "
-                               "holds an accelerator's tables")
+        raise CalibrationError(
+            f"--from-op-tables {folder} is not a folder: give the one that "
+            "holds an accelerator's tables"
+        )
     found: dict[str, Path] = {}
     for path in folder.rglob("*.parquet"):
         if path.stem in LEFT_OUT:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator.calibration.identification import (
     FALLBACKS,
+    HIDDEN_BANDWIDTH,
     MAY_BE_HIDDEN,
     Doubt,
     doubts,
+    hidden_by_arithmetic,
     measure_next,
 )
 from llm_inference_simulator.calibration.parameters import (
@@ -193,8 +195,10 @@ def _identified(
         cost = solve(data, ties)
         found = doubts(data, cells, ties, cost) or _needless(data, ties, cost)
         if not found:
-            return cost, ties, given_up
+            return _with_hidden_bandwidth(data, cost), ties, given_up
         doubt = next((each for each in found if each.name in FALLBACKS), None)
+        if doubt is None and hidden_by_arithmetic(found, data, cells, cost):
+            doubt = found[0]
         if doubt is None:
             raise CalibrationError(
                 f"{found[0].name} cannot be told from these steps ({found[0].reason}): measure "
@@ -204,8 +208,25 @@ def _identified(
         ties = _tied(ties, doubt.name)
 
 
+def _with_hidden_bandwidth(data: Observations, cost: Array) -> Array:
+    """Where arithmetic hides all traffic, take the least bandwidth at which it does.
+
+    That of the operation with the fewest operations a byte: within what was measured a higher one
+    would give the same times.
+    """
+    if cost[5] > 0:
+        return cost
+    rows = ~data.work.with_prefill
+    operations, traffic = data.work.linear_operations[rows], data.work.linear_bytes[rows]
+    used = (operations > 0) & (traffic > 0)
+    hidden = cost.copy()
+    hidden[5] = cost[3] * float((operations[used] / traffic[used]).min())
+    hidden[2] = cost[2] or hidden[5]
+    return hidden
+
+
 def _tied(ties: Ties, name: str) -> Ties:
-    source = FALLBACKS[name]
+    source = FALLBACKS.get(name)
     to = None if source is None else PARAMETERS.index(source)
     return ties.tie(PARAMETERS.index(name), to)
 
@@ -327,6 +348,8 @@ def _knees(cost: Array) -> dict[str, float]:
 
 
 def _assumption(doubt: Doubt) -> str:
+    if doubt.name == HIDDEN_BANDWIDTH:
+        return "the least that arithmetic hides"
     source = FALLBACKS[doubt.name]
     return "zero" if source is None else f"equal to {source}"
 

@@ -47,9 +47,7 @@ class BasePerformanceModel(ABC):
 
     def estimate_prefill_time(self, batch_size: int, seq_length: int) -> float:
         """Seconds of a step that computes ``batch_size`` prompts of ``seq_length`` tokens."""
-        return self.estimate_step_time(
-            prefill_step(batch_size, seq_length, self.attention_window)
-        )
+        return self.estimate_step_time(prefill_step(batch_size, seq_length, self.attention_window))
 
     def estimate_decode_time(self, batch_size: int, kv_cache_length: int) -> float:
         """Seconds of a step that gives each of ``batch_size`` requests one token.

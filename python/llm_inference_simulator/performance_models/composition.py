@@ -242,9 +242,7 @@ class _Builder:
             suffix = "_window" if windowed else ""
             yield from self._attention_kernels(heads, count, windowed=windowed, suffix=suffix)
 
-    def _around_attention(
-        self, heads: HeadSpec, layers: int, suffix: str
-    ) -> Iterator[Operation]:
+    def _around_attention(self, heads: HeadSpec, layers: int, suffix: str) -> Iterator[Operation]:
         hidden, width = self.model.hidden_size, heads.head_dim
         queries, keys = self._heads(heads)
         query, key = queries * width, keys * width
@@ -425,9 +423,7 @@ class _Builder:
     def _indexer(self, mla: MlaSpec) -> Iterator[Operation]:
         """Sparse attention's choice of keys: FP8 scores of every key in reach, on every rank."""
         layers, width = self.model.num_layers, mla.index_num_heads * mla.index_head_dim
-        yield self._projection(
-            "indexer_projection", "indexer", layers, mla.q_lora_rank or 0, width
-        )
+        yield self._projection("indexer_projection", "indexer", layers, mla.q_lora_rank or 0, width)
         work = 2.0 * width
         yield Operation(
             name="indexer_scores_prefill",
@@ -464,9 +460,7 @@ class _Builder:
         hidden, width = self.model.hidden_size, whole / self.ranks
         matrices = 2 if self.model.gated_mlp else 1
         yield self._projection(f"{name}_up", component, layers, hidden, matrices * width)
-        yield self._elementwise(
-            f"{name}_activation", layers, 4 * width, (matrices + 1) * width
-        )
+        yield self._elementwise(f"{name}_activation", layers, 4 * width, (matrices + 1) * width)
         yield self._projection(f"{name}_down", component, layers, width, hidden)
 
     def _experts(self, moe: MoeSpec, layers: int) -> Iterator[Operation]:

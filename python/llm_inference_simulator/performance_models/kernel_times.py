@@ -170,9 +170,7 @@ class KernelTimes:
             own = self.tables.get(kernel, kv_dtype, head_dim, wanted)
             if own is not None:
                 return own, wanted, wanted == window
-        others = [
-            table for table in self.tables.of(kernel) if table.attributes[2] == 0
-        ]
+        others = [table for table in self.tables.of(kernel) if table.attributes[2] == 0]
         if not others:
             return None, 0, False
 
@@ -337,9 +335,7 @@ def _bilinear(shapes: Sequence[tuple[int, int]], value: tuple[float, float]) -> 
     return Blend([(min(place.items(), key=lambda item: distance(item[0]))[1], 1.0)], "extrapolated")
 
 
-def _heads(
-    pairs: Sequence[tuple[int, int]], queries: float, keys: float
-) -> tuple[Blend, float]:
+def _heads(pairs: Sequence[tuple[int, int]], queries: float, keys: float) -> tuple[Blend, float]:
     """Columns for a number of heads, and how many table sequences stand for one.
 
     Key-value heads that were not measured are spread over more sequences: attention of s sequences
@@ -423,9 +419,7 @@ def _curve(x: Floats, seconds: Floats, largest: float, provenance: Provenance) -
     """A rising curve, continued in proportion from its last point to twice what may be asked."""
     rising = monotone(_without_outliers(seconds))
     end = 2 * max(float(x[-1]), largest)
-    return Curve(
-        np.append(x, end), np.append(rising, rising[-1] * end / x[-1]), provenance
-    )
+    return Curve(np.append(x, end), np.append(rising, rising[-1] * end / x[-1]), provenance)
 
 
 def _cut_at_window(length: Floats, seconds: Floats, window: int) -> tuple[Floats, Floats]:

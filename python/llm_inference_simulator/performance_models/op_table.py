@@ -88,9 +88,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
         )
         self.decode_terms: list[Term] = builder.terms(mixed=False)
         self.mixed_terms: list[Term] = builder.terms(mixed=True)
-        return CostModel.table(
-            self.composition, self.hardware, self.decode_terms, self.mixed_terms
-        )
+        return CostModel.table(self.composition, self.hardware, self.decode_terms, self.mixed_terms)
 
     def provenance_shares(self, step: StepShape) -> dict[str, float]:
         """Shares of a step's time by where they come from."""
