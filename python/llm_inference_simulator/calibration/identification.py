@@ -15,7 +15,7 @@ from llm_inference_simulator.calibration.step_work import OVERHEADS, PARAMETERS,
 LARGEST_RELATIVE_ERROR = 0.2
 """Standard error above which a rate counts as not identified."""
 LARGEST_OVERHEAD_SHARE = 0.1
-"""The same for overheads, as a share of the shortest step."""
+"""The same for overheads, as a share of a short step."""
 SMALLEST_SHARE = 0.05
 """A step tells something about a parameter if this share of its time is charged to it."""
 FEWEST_SHAPES = 3
@@ -70,12 +70,12 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             bound = attention[:, phase : phase + 1] > SMALLEST_SHARE
             told[ties.free.index(index)] = _shapes(bound, cells)[0]
     errors = _standard_errors(data, share, cost)
-    shortest = float(data.seconds.min())
+    shortest = float(np.quantile(data.seconds, 0.05))
     found = []
     for column, index in enumerate(ties.free):
         name = PARAMETERS[index]
         if name in OVERHEADS:
-            # What an overhead adds to the shortest step, with as many requests as that one has.
+            # Of a short step; the very shortest may be a measuring error.
             largest = LARGEST_OVERHEAD_SHARE * shortest
             if errors[column] > largest:
                 reason = f"its standard error is {errors[column] * 1e6:.3g} us"
