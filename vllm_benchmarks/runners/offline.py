@@ -168,7 +168,9 @@ def _environment(version: str, arguments: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": "cpu",
-        "engine_arguments": {name: str(value) for name, value in sorted(arguments.items())},
+        "engine_arguments": {
+            name: str(value) for name, value in sorted(arguments.items()) if name != "model"
+        },
     }
     if torch.cuda.is_available():
         found["device"] = torch.cuda.get_device_name(0)

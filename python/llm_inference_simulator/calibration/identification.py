@@ -78,7 +78,11 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             # Of a short step; the very shortest may be a measuring error.
             largest = LARGEST_OVERHEAD_SHARE * shortest
             if errors[column] > largest:
-                reason = f"its standard error is {errors[column] * 1e6:.3g} us"
+                reason = (
+                    f"its standard error is {errors[column] * 1e6:.3g} us"
+                    if math.isfinite(errors[column])
+                    else "no step tells it apart from the other parameters"
+                )
                 found.append(Doubt(name, reason, errors[column] / largest))
             continue
         if told[column] < FEWEST_SHAPES:
@@ -87,7 +91,11 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             continue
         relative = errors[column] / free[column] if free[column] > 0 else np.inf
         if relative > LARGEST_RELATIVE_ERROR:
-            reason = f"its standard error is {relative:.0%}"
+            reason = (
+                f"its standard error is {relative:.0%}"
+                if math.isfinite(relative)
+                else "no step tells it apart from the other parameters"
+            )
             found.append(Doubt(name, reason, relative / LARGEST_RELATIVE_ERROR))
     order = list(FALLBACKS)
     return sorted(

@@ -355,6 +355,11 @@ def _assumption(doubt: Doubt) -> str:
 
 
 def _warning(doubt: Doubt, covered: CalibratedRange) -> str:
+    if doubt.name == HIDDEN_BANDWIDTH:
+        return (
+            f"{doubt.name} is not identified ({doubt.reason}) and assumed {_assumption(doubt)}: "
+            "arithmetic bounds decode on this machine, steps are right without it"
+        )
     return (
         f"{doubt.name} is not identified ({doubt.reason}) and assumed {_assumption(doubt)}: to "
         f"measure it, add {measure_next(doubt.name, covered)}"
