@@ -139,7 +139,10 @@ class CostModel:
     def step_ns(self, step: StepShape) -> int: ...
     def step_seconds(self, step: StepShape) -> float: ...
     def breakdown(self, step: StepShape) -> list[OperationCost]:
-        """Components of a step whose seconds sum to ``step_seconds`` (not for fixed and external models)."""
+        """Components of a step; their seconds sum to ``step_seconds``.
+
+        ValueError for fixed and external models, which have none.
+        """
 
 @final
 class Progress:

@@ -149,6 +149,8 @@ class EngineConfig(Section):
     """Share of the KV blocks that admission leaves free while others run."""
     async_scheduling: bool = True
     """Decide the next step while the current one runs; off, host work adds to every step."""
+    enable_expert_parallel: bool = False
+    """Whether routed experts are spread whole over the accelerators instead of sliced."""
     generation_config: Literal["auto", "vllm"] = "auto"
     """Whether requests have the sampling parameters that the model's generation_config.json asks
     for (vLLM's default), or vLLM's neutral ones: repetition penalties make steps longer."""
@@ -198,31 +200,26 @@ class FrontEndConfig(Section):
 class PerformanceModelConfig(Section):
     """What prices a step."""
 
-    performance_model: Literal["roofline", "vllm_roofline"] | None = None
-    """None: ``vllm_roofline`` where calibration data is given, else ``roofline``."""
+    performance_model: Literal["roofline", "vllm_roofline", "op_table"] | None = None
+    """None: what ``calibration_data`` is made for; without it ``op_table`` where kernel tables of
+    the accelerator come along, else ``roofline``."""
     calibration_data: str | None = None
-    """Calibration file."""
+    """Calibration file, or the name of a shipped one; None: the accelerator's shipped one, for
+    models that need it."""
     all_reduce: Literal["auto", "ring", "tree"] = "auto"
     """How a tensor-parallel group sums; auto: whichever is faster for the payload."""
-
-    @property
-    def resolved_model(self) -> str:
-        """Name of the performance model that will be used."""
-        if self.performance_model is not None:
-            return self.performance_model
-        return "vllm_roofline" if self.calibration_data else "roofline"
+    expert_distribution: Literal["balanced", "power_law_1.01", "power_law_1.2"] = "power_law_1.2"
+    """How tokens spread over experts in the kernel tables of ``op_table``."""
+    expert_load_imbalance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
+    """Tokens that the busiest accelerator's experts serve over the mean, where experts are spread
+    over accelerators; kernel tables include it."""
 
     @model_validator(mode="after")
     def _calibration_matches(self) -> Self:
-        if self.performance_model == "vllm_roofline" and not self.calibration_data:
-            raise ValueError(
-                "performance_model=vllm_roofline needs calibration_data: give a calibration file "
-                "or use performance_model=roofline"
-            )
         if self.performance_model == "roofline" and self.calibration_data:
             raise ValueError(
                 f"calibration_data={self.calibration_data!r} is not used by "
-                "performance_model=roofline: use vllm_roofline or leave it out"
+                "performance_model=roofline: use vllm_roofline or op_table, or leave it out"
             )
         return self
 

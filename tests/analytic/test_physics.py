@@ -122,7 +122,7 @@ def test_fp8_weights_halve_the_bytes_and_double_the_rate() -> None:
     fp8 = RooflinePerformanceModel(
         "llama-3.1-8b", "h100-sxm", engine=EngineConfig(quantization="fp8")
     )
-    assert fp8.shape.weight_bytes == plain.shape.weight_bytes / 2
+    assert fp8.formats.of("mlp").bytes_per_weight == plain.formats.of("mlp").bytes_per_weight / 2
     xpu = load_xpu("h100-sxm")
     assert xpu.fp8_flops is not None
     fraction = xpu.compute_efficiency_of("fp8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from llm_inference_simulator.calibration.kernel_tables import (
     read_document,
 )
 from llm_inference_simulator.calibration.overheads import HostOverheads
+from llm_inference_simulator.calibration.parameters import FrontEndLatency
 from llm_inference_simulator.catalog import XpuSpec, canonical_xpu_name
-from llm_inference_simulator.config import FrontEndConfig
 from llm_inference_simulator.errors import CalibrationError, ConfigError, unknown_name
 from llm_inference_simulator.files import atomic_path
 
@@ -29,8 +29,8 @@ class KernelCalibration:
     xpu: str
     tables: KernelTables
     overheads: HostOverheads = field(default_factory=HostOverheads)
-    front_end: FrontEndConfig = field(default_factory=FrontEndConfig)
-    """What lies between clients and engines, where it was measured."""
+    front_end: FrontEndLatency | None = None
+    """What a server adds to a request, where it was measured."""
     provenance: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
     """File or shipped name that it was read from."""
@@ -62,7 +62,11 @@ class KernelCalibration:
             raise CalibrationError(f"{label}: provenance must be a mapping")
         try:
             overheads = HostOverheads.parse(_reals(data, "overheads"), source=label)
-            front_end = FrontEndConfig.parse(_reals(data, "front_end"), source=label)
+            front_end = (
+                None
+                if data.get("front_end") is None
+                else FrontEndLatency.parse(_reals(data, "front_end"), source=label)
+            )
         except ConfigError as error:
             raise CalibrationError(str(error)) from None
         return cls(
@@ -83,7 +87,7 @@ class KernelCalibration:
                 "kind": "op_table",
                 "xpu": self.xpu,
                 "overheads": self.overheads.model_dump(mode="json"),
-                "front_end": self.front_end.model_dump(mode="json"),
+                "front_end": self.front_end and self.front_end.model_dump(mode="json"),
                 "provenance": self.provenance,
                 "tables": self.tables.to_json(),
             },
@@ -93,6 +97,22 @@ class KernelCalibration:
         with atomic_path(path) as temporary:
             # Without a time stamp: the same measurements give the same bytes.
             temporary.write_bytes(gzip.compress(raw, 9, mtime=0) if path.suffix == ".gz" else raw)
+
+    def with_overheads_of(self, name_or_path: str) -> KernelCalibration:
+        """These tables with the overheads and the front end of another calibration.
+
+        What the host and a server add depends little on the accelerator; the provenance says where
+        the constants were fitted.
+        """
+        from llm_inference_simulator.calibration.shipped import open_calibration
+
+        other = open_calibration(name_or_path)
+        if not isinstance(other, KernelCalibration):
+            raise CalibrationError(f"calibration {name_or_path} has no overheads of kernel tables")
+        provenance = {**self.provenance, "overheads": f"fitted on runs on {other.xpu}"}
+        return replace(
+            self, overheads=other.overheads, front_end=other.front_end, provenance=provenance
+        )
 
     def require_xpu(self, xpu: XpuSpec) -> None:
         """Raise :class:`CalibrationError` for another accelerator's kernels."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +99,7 @@ LONGEST_NS = 2**32 - 1
 def table_from_rows(where: Where, rows: Mapping[tuple[Value, ...], Sequence[float]]) -> KernelTable:
     """Lay measured rows out on a grid; the median of repeated ones counts."""
     names = AXES[where.kernel]
-    axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))  # type: ignore[type-var]
+    axes = tuple(tuple(sorted({row[axis] for row in rows})) for axis in range(len(names)))
     index = [{value: place for place, value in enumerate(axis)} for axis in axes]
     latency = np.full([len(axis) for axis in axes], np.nan)
     for row, values in rows.items():
@@ -121,8 +122,11 @@ class KernelTables:
         """Return all tables of a kernel."""
         return [table for table in self._tables.values() if table.kernel == kernel]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[KernelTable]:
         return iter(self._tables.values())
+
+    def __len__(self) -> int:
+        return len(self._tables)
 
     @property
     def points(self) -> int:
@@ -163,9 +167,9 @@ class KernelTables:
 def _table(item: Any, source: str) -> KernelTable:
     if not isinstance(item, dict):
         raise CalibrationError(f"{source} must be a mapping, not {type(item).__name__}")
-    kernel = item.get("kernel")
+    kernel = str(item.get("kernel"))
     if kernel not in AXES:
-        raise CalibrationError(f"{source}: {unknown_name('kernel', str(kernel), AXES)}")
+        raise CalibrationError(f"{source}: {unknown_name('kernel', kernel, AXES)}")
     expected = {"kernel", "axes", "latency_ns", *ATTRIBUTES[kernel]}
     for key in item.keys() - expected:
         raise CalibrationError(f"{source}: {unknown_name('key', key, expected)}")
@@ -189,7 +193,7 @@ def _axis(axes: Any, name: str, source: str) -> tuple[Value, ...]:
         parts = value if isinstance(value, tuple) else (value,)
         if not all(type(part) is int and part >= 0 for part in parts):
             raise CalibrationError(f"{source}.{name}: {value!r} must be whole and not negative")
-    if any(left >= right for left, right in zip(read, read[1:], strict=False)):  # type: ignore[operator]
+    if any(left >= right for left, right in itertools.pairwise(read)):  # type: ignore[operator]
         raise CalibrationError(f"{source}.{name} must rise, without repeats")
     return tuple(read)
 

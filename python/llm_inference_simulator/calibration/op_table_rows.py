@@ -41,6 +41,8 @@ EXPERT_FORMATS = {
 
 FASTEST = 1.5
 """A matrix product faster than this many times the peak cannot be: its unit is wrong."""
+FEWEST_SHAPES = 50
+"""Of a format's matrix products; the grids have hundreds."""
 SLOWEST = 100.0
 """A table whose median product is slower than the peak by more than this has another unit."""
 
@@ -173,6 +175,8 @@ class ImportedTables:
     """SHA-256 of every file that was read, by its path inside the folder."""
     versions: dict[str, str]
     """Framework version by file name."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
 def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
@@ -192,7 +196,15 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
     tables: list[KernelTable] = [
         table_from_rows(where, points) for where, points in sorted(rows.items())
     ]
-    return ImportedTables(KernelTables(tables), hashes, versions)
+    aborted = [t for t in tables if t.kernel == "gemm" and len(t.axes[0]) < FEWEST_SHAPES]
+    notes = tuple(
+        f"left out gemm {table.attributes[0]}: {len(table.axes[0])} shapes only, an aborted "
+        "measurement"
+        for table in aborted
+    )
+    left_out = {table.attributes for table in aborted}
+    kept = [t for t in tables if t.kernel != "gemm" or t.attributes not in left_out]
+    return ImportedTables(KernelTables(kept), hashes, versions, notes)
 
 
 def _newest_files(folder: Path) -> dict[str, Path]:
@@ -238,7 +250,7 @@ def _points(
         if point is None:
             continue
         if layout.flops is not None:
-            peak = max(xpu.bf16_flops, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
+            peak = max(xpu.bf16_flops or 1.0, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
             ratio = latency_ns / (layout.flops(row) / peak * 1e9)
             if ratio < 1 / FASTEST:
                 raise CalibrationError(
@@ -287,8 +299,8 @@ def _latency_ns(path: Path, number: int, row: Row) -> float:
         )
     if latency * 1e6 > LONGEST_NS:
         raise CalibrationError(
-            f"{path}, row {number}: latency={latency!r} ms is no time of one kernel: latencies must "
-            "be milliseconds"
+            f"{path}, row {number}: latency={latency!r} ms is no time of one kernel: latencies "
+            "must be milliseconds"
         )
     return float(latency) * 1e6
 

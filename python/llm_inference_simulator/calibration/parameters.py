@@ -114,7 +114,7 @@ class CalibrationFile(Section):
     """Accelerator of the measurements; None: any."""
     dtype: Literal["bfloat16", "float16"] | None = None
     """Type of the activations; None: not said."""
-    quantization: Literal["none", "fp8", "int8", "int4"] | None = None
+    quantization: Literal["none", "fp8", "int8", "int4", "mxfp4", "nvfp4"] | None = None
     """Format of the measured weights, ``none`` for 16 bits; None: not said."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
     roofline_params: RooflineParameters

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+from llm_inference_simulator.calibration.kernel_tables import read_document
+from llm_inference_simulator.calibration.parameters import CalibrationFile
 from llm_inference_simulator.catalog import canonical_xpu_name
 from llm_inference_simulator.errors import CalibrationError, unknown_name
 
@@ -43,3 +46,17 @@ def find_calibration(name_or_path: str) -> tuple[Path, str]:
             )
         )
     raise CalibrationError(f"calibration file {name_or_path} does not exist: check the path")
+
+
+def open_calibration(name_or_path: str) -> CalibrationFile | KernelCalibration:
+    """Read a calibration of either kind, from a file or by a shipped name.
+
+    Raises :class:`CalibrationError`.
+    """
+    path, label = find_calibration(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return CalibrationFile.read(path)[0]
+    data, sha256 = read_document(path)
+    if data.get("kind") == "op_table":
+        return KernelCalibration.from_document(data, label, sha256)
+    return CalibrationFile.read(path)[0]

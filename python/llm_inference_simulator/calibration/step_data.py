@@ -53,6 +53,9 @@ class MeasuredStep:
     longest_context: int
     """Of any request in the step, its own tokens included."""
     seconds: float
+    prefill_window_pairs: int = 0
+    prefill_window_tokens: int = 0
+    decode_window_tokens: int = 0
 
     @property
     def shape(self) -> StepShape:
@@ -65,6 +68,9 @@ class MeasuredStep:
             decode_seqs=self.decode_seqs,
             decode_context_tokens=self.decode_context_tokens,
             sampled_seqs=self.sampled_seqs,
+            prefill_window_pairs=self.prefill_window_pairs,
+            prefill_window_tokens=self.prefill_window_tokens,
+            decode_window_tokens=self.decode_window_tokens,
         )
 
     @property

@@ -204,7 +204,9 @@ def _budget(
 ) -> _Budget:
     return _Budget(
         usable=int(memory_bytes * engine.gpu_memory_utilization),
-        weights=weight_bytes_per_rank(model, engine, tensor_parallel_size),
+        weights=weight_bytes_per_rank(
+            model, engine, tensor_parallel_size, expert_parallel=engine.enable_expert_parallel
+        ),
         activations=activation_bytes(model, engine, tensor_parallel_size),
         runtime=runtime_bytes(tensor_parallel_size),
         layout=kv_layout(model, engine, tensor_parallel_size),

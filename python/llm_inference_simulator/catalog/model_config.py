@@ -23,8 +23,7 @@ from llm_inference_simulator.catalog.model_spec import (
 )
 from llm_inference_simulator.catalog.quantization import read_quantization
 from llm_inference_simulator.catalog.vision import read_vision
-from llm_inference_simulator.errors import unknown_name
-from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import read_mapping
 
 _KINDS: dict[str, AttentionKind] = {

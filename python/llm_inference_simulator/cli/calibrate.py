@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,33 +19,41 @@ from llm_inference_simulator.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from llm_inference_simulator.calibration import CalibrationFile
+    from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+    from llm_inference_simulator.validation import RunErrors
+
+    AnyCalibration = CalibrationFile | KernelCalibration
 
 DESCRIPTION = """\
-Fit the calibrated roofline to measurements and write a calibration file.
+Make a calibration file from measurements: effective rates of one model's roofline
+(vllm_roofline), or kernel tables of an accelerator (op_table).
 
 examples
   llm-inference-simulator calibrate --from-steps steps.jsonl.gz \\
     --model llama-3.1-8b --xpu h100 --output calibration.json
   llm-inference-simulator calibrate --from-bench serve.json --calibration-data calibration.json \\
-    --model llama-3.1-8b --xpu h100 --output calibration_server.json"""
+    --model llama-3.1-8b --xpu h100 --output calibration_server.json
+  llm-inference-simulator calibrate --from-op-tables h100_sxm --xpu h100 \\
+    --from-runs runs.json --output kernels.json.gz"""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A calibration, and what its maker wants to say."""
 
-    calibration: CalibrationFile
+    calibration: AnyCalibration
     lines: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-Source = Callable[[argparse.Namespace, "CalibrationFile | None"], Outcome]
+Source = Callable[[argparse.Namespace, "AnyCalibration | None"], Outcome]
 """Makes a calibration from the files of its flag; given one, it improves that."""
 
 
-def _from_steps(arguments: argparse.Namespace, before: CalibrationFile | None) -> Outcome:
+def _from_steps(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
     from llm_inference_simulator.calibrators import calibrate_from_steps
 
+    _require_model(arguments, "--from-steps")
     if before is not None:
         raise ConfigError("--from-steps makes a calibration anew: leave out --calibration-data")
     made = calibrate_from_steps(
@@ -61,12 +69,14 @@ def _from_steps(arguments: argparse.Namespace, before: CalibrationFile | None) -
     return Outcome(made.calibration, tuple(describe(made.calibration)), made.fit.warnings)
 
 
-def _from_bench(arguments: argparse.Namespace, before: CalibrationFile | None) -> Outcome:
+def _from_bench(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
+    from llm_inference_simulator.calibration import CalibrationFile
     from llm_inference_simulator.calibration.bench_results import AskedLengths
     from llm_inference_simulator.calibrators import calibrate_from_bench
     from llm_inference_simulator.calibrators.from_bench import measured_config
 
-    if before is None:
+    _require_model(arguments, "--from-bench")
+    if not isinstance(before, CalibrationFile):
         raise ConfigError(
             "--from-bench corrects a calibration for the server in front of the engine: give "
             "--from-steps too, or --calibration-data"
@@ -95,7 +105,102 @@ def _from_bench(arguments: argparse.Namespace, before: CalibrationFile | None) -
     )
 
 
-_SOURCES: dict[str, Source] = {"from_steps": _from_steps, "from_bench": _from_bench}
+def _from_op_tables(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
+    from llm_inference_simulator.calibrators.from_kernels import calibrate_from_op_tables
+
+    return _kernels(arguments, before, "--from-op-tables", calibrate_from_op_tables)
+
+
+def _from_kernel_profiles(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
+    from llm_inference_simulator.calibrators.from_kernels import calibrate_from_kernel_profiles
+
+    return _kernels(arguments, before, "--from-kernel-profiles", calibrate_from_kernel_profiles)
+
+
+def _kernels(
+    arguments: argparse.Namespace,
+    before: AnyCalibration | None,
+    flag: str,
+    read: Callable[[Path, str], KernelCalibration],
+) -> Outcome:
+    if before is not None:
+        raise ConfigError(f"{flag} makes a calibration anew: leave the other source out")
+    folder = getattr(arguments, flag.removeprefix("--").replace("-", "_"))
+    _progress(arguments)("reading kernel tables")
+    calibration = read(Path(folder), arguments.xpu)
+    if arguments.overheads_from is not None:
+        calibration = calibration.with_overheads_of(arguments.overheads_from)
+    lines = [
+        f"{calibration.xpu}: {calibration.tables.points:,} points in "
+        f"{len(calibration.tables)} tables",
+        *calibration.provenance.get("notes", ()),
+    ]
+    return Outcome(calibration, tuple(lines))
+
+
+def _from_runs(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
+    from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+    from llm_inference_simulator.validation import read_runs
+    from llm_inference_simulator.validation.overhead_fit import CONSTANTS, fit_overheads
+
+    if not isinstance(before, KernelCalibration):
+        raise ConfigError(
+            "--from-runs fits what kernel tables do not show: give --from-op-tables or "
+            "--from-kernel-profiles too, or kernel tables as --calibration-data"
+        )
+    runs = [run for path in arguments.from_runs for run in read_runs(path)]
+    fit = fit_overheads(runs, before, report=_progress(arguments))
+    lines = [
+        f"{constant.name:24} {fit.values[constant.name]:9.3f} {constant.unit:3} "
+        f"+- {fit.spread[constant.name]:.3f} over fits that leave a run out"
+        for constant in CONSTANTS
+    ]
+    for title, runs_errors in (("fitted runs", fit.fitted), ("runs left out", fit.held_out)):
+        lines.append(f"mean |error| of {len(runs_errors)} {title}: {mean_errors(runs_errors)}")
+    return Outcome(fit.calibration, tuple(lines))
+
+
+def mean_errors(runs: Sequence[RunErrors]) -> str:
+    """Mean absolute errors of E2E, TTFT and ITL in percent, in words."""
+    from llm_inference_simulator.validation import summarise
+
+    summary = summarise(runs)
+    assert summary is not None
+    overall = summary["overall"]
+    return ", ".join(
+        f"{name} {overall[metric]['mean']:.1f} %"
+        for name, metric in (("E2E", "e2e_mean"), ("TTFT", "ttft_mean"), ("ITL", "itl_mean"))
+        if metric in overall
+    )
+
+
+def _roofline_of_model(arguments: argparse.Namespace, kernels: KernelCalibration) -> Outcome:
+    """Kernel tables and a model: the effective rates of that model."""
+    from llm_inference_simulator.calibrators.from_kernels import derive_roofline
+
+    calibration = derive_roofline(
+        kernels,
+        model=arguments.model,
+        tensor_parallel_size=arguments.tensor_parallel_size or 1,
+        engine=_engine(arguments),
+        bootstrap_samples=arguments.bootstrap_samples,
+        progress=_progress(arguments),
+    )
+    return Outcome(calibration, tuple(describe(calibration)))
+
+
+def _require_model(arguments: argparse.Namespace, flag: str) -> None:
+    if arguments.model is None:
+        raise ConfigError(f"{flag} needs --model: the model that was measured")
+
+
+_SOURCES: dict[str, Source] = {
+    "from_op_tables": _from_op_tables,
+    "from_kernel_profiles": _from_kernel_profiles,
+    "from_runs": _from_runs,
+    "from_steps": _from_steps,
+    "from_bench": _from_bench,
+}
 """In the order in which they run: each gets the calibration of the one before."""
 
 
@@ -113,7 +218,14 @@ def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.Argumen
         help="result of one light run through a server: vllm bench serve, AIPerf, GuideLLM (or "
         "vllm bench latency, throughput)",
     )
-    add("--calibration-data", metavar="FILE", help="calibration that --from-bench corrects")
+    add("--from-op-tables", metavar="DIR", help="an accelerator's tables of aiconfigurator-core")
+    add("--from-kernel-profiles", metavar="DIR", help="an accelerator's profiles of LLMServingSim")
+    text = "kernel tables whose overheads to take over: a file or a shipped name"
+    add("--overheads-from", metavar="NAME", help=text)
+    text = "measured runs (as validate reads them) to fit overheads of kernel tables to"
+    add("--from-runs", nargs="+", metavar="FILE", help=text)
+    text = "calibration that --from-bench or --from-runs improves: a file or a shipped name"
+    add("--calibration-data", metavar="FILE", help=text)
     text = "steps dropped at the start of a log (default: what the log says, else 5 %%)"
     add("--warm-up-steps", type=_at_least(0), metavar="N", help=text)
     text = "resamplings behind the confidence intervals (default: 200)"
@@ -134,7 +246,8 @@ def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.Argumen
 
 def _add_subject(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what was measured").add_argument
-    add("--model", required=True, metavar="NAME", help="catalogue name, config.json or its folder")
+    text = "catalogue name, config.json or its folder; with kernel tables: derive its roofline"
+    add("--model", metavar="NAME", help=text)
     add("--xpu", required=True, metavar="NAME", help="accelerator; cpu for the processor")
     add("--tensor-parallel-size", "-tp", type=_at_least(1), metavar="N", help="default: 1")
     add("--dtype", choices=("auto", "bfloat16", "float16"), help="activations (default: auto)")
@@ -154,18 +267,21 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Handle ``calibrate``; returns the exit code."""
-    from llm_inference_simulator.calibration import load_calibration
+    from llm_inference_simulator.calibration import CalibrationFile
+    from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+    from llm_inference_simulator.calibration.shipped import open_calibration
     from llm_inference_simulator.files import check_writable
 
     used = {name: source for name, source in _SOURCES.items() if getattr(arguments, name)}
-    if not used:
+    derives = arguments.calibration_data is not None and arguments.model is not None
+    if not used and not derives:
         flags = " or ".join(f"--{name.replace('_', '-')}" for name in _SOURCES)
         raise ConfigError(f"no measurements: give {flags}")
     output = Path(arguments.output)
     check_writable(output, "--output")
-    calibration: CalibrationFile | None = None
+    calibration: AnyCalibration | None = None
     if arguments.calibration_data is not None:
-        calibration, _ = load_calibration(arguments.calibration_data)
+        calibration = open_calibration(arguments.calibration_data)
         _require_same_subject(arguments, calibration)
     lines: list[str] = []
     for source in used.values():
@@ -174,10 +290,14 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         lines += outcome.lines
         for warning in outcome.warnings:
             print(f"warning: {warning}", file=sys.stderr)
+    if isinstance(calibration, KernelCalibration) and arguments.model is not None:
+        outcome = _roofline_of_model(arguments, calibration)
+        calibration = outcome.calibration
+        lines += outcome.lines
     if calibration is None:
         raise CalibrationError("the measurements gave no calibration")
     _write(calibration, output)
-    if arguments.json:
+    if arguments.json and isinstance(calibration, CalibrationFile):
         print(json.dumps(calibration.model_dump(mode="json"), indent=2))
     elif not arguments.quiet:
         print("\n".join([*lines, f"wrote {output}"]))
@@ -204,15 +324,21 @@ def describe(calibration: CalibrationFile) -> list[str]:
     return lines
 
 
-def _write(calibration: CalibrationFile, output: Path) -> None:
+def _write(calibration: AnyCalibration, output: Path) -> None:
     try:
         calibration.write(output)
     except OSError as error:
         raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from None
 
 
-def _require_same_subject(arguments: argparse.Namespace, calibration: CalibrationFile) -> None:
+def _require_same_subject(arguments: argparse.Namespace, calibration: AnyCalibration) -> None:
     """--calibration-data names what it was measured on; the flags must not contradict it."""
+    from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+    from llm_inference_simulator.catalog import load_xpu
+
+    if isinstance(calibration, KernelCalibration):
+        calibration.require_xpu(load_xpu(arguments.xpu))
+        return
     size = arguments.tensor_parallel_size
     if size is not None and calibration.tensor_parallel_size not in (None, size):
         raise ConfigError(

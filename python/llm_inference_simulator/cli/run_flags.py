@@ -172,6 +172,11 @@ ENGINE = Group(
             "decide a step while the one before runs (default: on)",
             negatable=True,
         ),
+        Switch(
+            "--enable-expert-parallel",
+            "spread whole experts over the accelerators (default: off, sliced)",
+            negatable=True,
+        ),
         Flag(
             "--generation-config",
             str,

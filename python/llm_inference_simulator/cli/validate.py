@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from llm_inference_simulator.validation import (
     MetricError,
     RunErrors,
     Validation,
+    leave_one_out,
     read_runs,
     summarise,
     validate,
@@ -86,6 +87,8 @@ def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
     performance, front_end = given.performance, given.front_end
     runs = [run for file in files for run in read_runs(file, settings)]
     _require_distinct(runs)
+    if flags.get("command.leave_one_out"):
+        return leave_one_out(runs, performance, report=_stage(flags))
     if flags.get("command.no_progress"):
         return validate(runs, performance, front_end)
     with task_bar(len(runs), "predicting") as move:
@@ -99,6 +102,13 @@ def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
             begun += 1
 
         return validate(runs, performance, front_end, report=report)
+
+
+def _stage(flags: Mapping[str, Any]) -> Callable[[str], None]:
+    """Name the stages on a terminal; a pipe gets the table only."""
+    if flags.get("command.no_progress") or not sys.stderr.isatty():
+        return lambda _: None
+    return lambda text: print(text, file=sys.stderr)
 
 
 def _require_distinct(runs: Sequence[MeasuredRun]) -> None:
@@ -117,20 +127,25 @@ def print_validation(validation: Validation) -> None:
     """Print every run, then the summaries; errors are signed, positive where predicted too long."""
     for each in validation.runs:
         _print_run(each)
-    fitted = validation.fitted
-    calibrated = validation.performance.calibration_data is not None
-    _print_summary(
-        "held out: not among the calibration's fitted_runs"
-        if calibrated
-        else "nothing was fitted to these runs",
-        validation.held_out,
+    _print_summary(_held_out_title(validation), validation.held_out)
+    if validation.fitted:
+        _print_summary("used for fitting: no measure of accuracy", validation.fitted)
+    models = sorted(
+        {
+            f"{each.prediction.performance_model} ({each.prediction.performance_description})"
+            for each in validation.runs
+        }
     )
-    if fitted:
-        _print_summary("used for fitting: no measure of accuracy", fitted)
-    models = sorted({each.prediction.performance_model for each in validation.runs})
     if models:
-        source = validation.performance.calibration_data
-        print(f"\npriced by {', '.join(models)}" + (f" with {source}" if source else ""))
+        print(f"\npriced by {', '.join(models)}")
+
+
+def _held_out_title(validation: Validation) -> str:
+    if validation.left_out:
+        return "held out: each run predicted with overheads fitted to all others"
+    if validation.fitted:
+        return "held out: not among the calibration's fitted_runs"
+    return "nothing was fitted to these runs"
 
 
 def _print_run(errors: RunErrors) -> None:
@@ -171,9 +186,9 @@ def _milliseconds(value: float) -> str:
 
 def _print_summary(title: str, runs: Sequence[RunErrors]) -> None:
     summary = summarise(runs)
-    print(f"{title} ({len(runs)} runs)")
     if summary is None:
         return
+    print(f"{title} ({len(runs)} runs)")
     rows = _statistic_rows("", summary["overall"])
     if summary["stages"]:
         rows += _statistic_rows("stages: ", summary["stages"])

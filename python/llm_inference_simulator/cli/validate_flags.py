@@ -16,6 +16,10 @@ _VALIDATION = Group(
     "command",
     (
         Flag("--output", str, "FILE.json", "all runs, errors and summaries"),
+        Switch(
+            "--leave-one-out",
+            "predict each run with overheads fitted anew to all others (kernel tables)",
+        ),
         Flag("--seed", whole_number, "N", "seed of the generated load (default: 0)", section=""),
         Switch("--no-progress", "no progress bar (there is none outside a terminal)"),
         Switch("--traceback", "show where an internal error happened"),

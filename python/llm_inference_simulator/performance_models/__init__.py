@@ -3,6 +3,7 @@
 from llm_inference_simulator._core import OperationCost, StepShape
 from llm_inference_simulator.performance_models.base import BasePerformanceModel
 from llm_inference_simulator.performance_models.factory import create_performance_model
+from llm_inference_simulator.performance_models.op_table import OpTablePerformanceModel
 from llm_inference_simulator.performance_models.roofline import RooflinePerformanceModel
 from llm_inference_simulator.performance_models.vllm_roofline import VLLMRooflineModel
 
@@ -11,6 +12,7 @@ PerformanceModel = BasePerformanceModel
 
 __all__ = [
     "BasePerformanceModel",
+    "OpTablePerformanceModel",
     "OperationCost",
     "PerformanceModel",
     "RooflinePerformanceModel",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from llm_inference_simulator.catalog import ModelSpec, XpuSpec
+from llm_inference_simulator.calibration import CalibrationFile
+from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+from llm_inference_simulator.calibration.shipped import (
+    open_calibration,
+    shipped_calibration,
+    shipped_names,
+)
+from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_xpu
 from llm_inference_simulator.config import EngineConfig, PerformanceModelConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.base import BasePerformanceModel
+from llm_inference_simulator.performance_models.op_table import OpTablePerformanceModel
 from llm_inference_simulator.performance_models.roofline import RooflinePerformanceModel
 from llm_inference_simulator.performance_models.vllm_roofline import VLLMRooflineModel
 
@@ -18,30 +26,78 @@ def create_performance_model(
     engine: EngineConfig | None = None,
     *,
     max_model_len: int | None = None,
+    engines: int = 1,
 ) -> BasePerformanceModel:
     """Build the performance model that ``performance`` names for a model on an accelerator.
 
     ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
-    context). Raises :class:`~llm_inference_simulator.errors.ConfigError` and
+    context); ``engines`` data-parallel engines share the experts under expert parallelism. Raises
+    :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
-    if performance.resolved_model == "roofline":
-        return RooflinePerformanceModel(
+    xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
+    calibration = find_calibration_of(performance, xpu)
+    kind = performance.performance_model
+    if kind == "vllm_roofline" and isinstance(calibration, KernelCalibration):
+        raise ConfigError(
+            f"performance_model=vllm_roofline needs effective rates, but calibration_data="
+            f"{calibration.source} holds kernel tables: use performance_model=op_table, or derive "
+            "the rates of your model from them (the command 'calibrate' with --from-op-tables and "
+            "--model)"
+        )
+    if kind == "op_table" and isinstance(calibration, CalibrationFile):
+        raise ConfigError(
+            f"performance_model=op_table needs kernel tables, but calibration_data="
+            f"{performance.calibration_data} holds effective rates: use "
+            "performance_model=vllm_roofline"
+        )
+    common = {
+        "engine": engine,
+        "all_reduce": performance.all_reduce,
+        "max_model_len": max_model_len,
+        "engines": engines,
+        "expert_load_imbalance": performance.expert_load_imbalance,
+    }
+    if calibration is None:
+        return RooflinePerformanceModel(model, xpu, tensor_parallel_size, **common)  # type: ignore[arg-type]
+    if isinstance(calibration, KernelCalibration):
+        return OpTablePerformanceModel(
             model,
             xpu,
             tensor_parallel_size,
-            engine=engine,
-            all_reduce=performance.all_reduce,
-            max_model_len=max_model_len,
+            calibration=calibration,
+            expert_distribution=performance.expert_distribution,
+            **common,  # type: ignore[arg-type]
         )
-    if performance.calibration_data is None:
-        raise ConfigError("performance_model=vllm_roofline needs calibration_data")
+    assert performance.calibration_data is not None
     return VLLMRooflineModel(
         model,
         xpu,
         tensor_parallel_size,
         calibration=performance.calibration_data,
-        engine=engine,
-        all_reduce=performance.all_reduce,
-        max_model_len=max_model_len,
+        **common,  # type: ignore[arg-type]
     )
+
+
+def find_calibration_of(
+    performance: PerformanceModelConfig, xpu: XpuSpec
+) -> CalibrationFile | KernelCalibration | None:
+    """Calibration that a run uses: the given one, else the accelerator's shipped one, if any."""
+    if performance.calibration_data is not None:
+        return open_calibration(performance.calibration_data)
+    if performance.performance_model == "roofline":
+        return None
+    if performance.performance_model == "vllm_roofline":
+        raise ConfigError(
+            "performance_model=vllm_roofline needs calibration_data: give a calibration file (the "
+            "command 'calibrate' makes one), or use performance_model=roofline"
+        )
+    if shipped_calibration(xpu.name) is not None:
+        return open_calibration(xpu.name)
+    if performance.performance_model == "op_table":
+        raise ConfigError(
+            f"performance_model=op_table needs kernel tables, and none come along for xpu="
+            f"{xpu.name}: give calibration_data (shipped: {', '.join(shipped_names())}), or use "
+            "performance_model=roofline"
+        )
+    return None

@@ -40,15 +40,18 @@ def achievable_flops(xpu: XpuSpec, dtype: ComputeDtype) -> float:
     Raises :class:`ConfigError` where the catalogue knows no peaks.
     """
     known = dtype if xpu.peak_flops(dtype) is not None else "bfloat16"
-    return _known(xpu, xpu.peak_flops(known)) * _known(xpu, xpu.compute_efficiency_of(known))
+    return known_figure(xpu, xpu.peak_flops(known)) * known_figure(
+        xpu, xpu.compute_efficiency_of(known)
+    )
 
 
 def achievable_bandwidth(xpu: XpuSpec) -> float:
     """Bytes of memory traffic per second; :class:`ConfigError` where no peaks are known."""
-    return _known(xpu, xpu.memory_bytes_per_s) * _known(xpu, xpu.memory_efficiency)
+    return known_figure(xpu, xpu.memory_bytes_per_s) * known_figure(xpu, xpu.memory_efficiency)
 
 
-def _known(xpu: XpuSpec, figure: float | None) -> float:
+def known_figure(xpu: XpuSpec, figure: float | None) -> float:
+    """A figure of the catalogue; :class:`ConfigError` where it is not known."""
     if figure is None:
         raise ConfigError(
             f"xpu={xpu.name} has no peak rates in the catalogue, so the roofline cannot price it: "

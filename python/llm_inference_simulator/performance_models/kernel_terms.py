@@ -9,7 +9,16 @@ from typing import Literal
 import numpy as np
 
 from llm_inference_simulator.calibration.overheads import HostOverheads
-from llm_inference_simulator.performance_models.composition import (
+from llm_inference_simulator.capacity import DTYPE_BYTES
+from llm_inference_simulator.performance_models.hardware import RooflineHardware
+from llm_inference_simulator.performance_models.interpolation import (
+    Curve,
+    Floats,
+    Grid,
+    Provenance,
+)
+from llm_inference_simulator.performance_models.kernel_times import KernelTimes, causal_pairs
+from llm_inference_simulator.performance_models.operations import (
     Attention,
     Collective,
     Composition,
@@ -19,19 +28,20 @@ from llm_inference_simulator.performance_models.composition import (
     Operation,
     Terms,
 )
-from llm_inference_simulator.performance_models.hardware import RooflineHardware
-from llm_inference_simulator.performance_models.kernel_times import (
-    Curve,
-    Floats,
-    Grid,
-    KernelTimes,
-    Provenance,
-)
 
 Function = Literal["tokens", "seqs", "sampled", "decode", "decode_window", "prefill"]
 
 MEASURED_LATENT_ATTENTION = (7168, 1536, 512, 128, 64, 128)
 """Sizes of DeepSeek-V3's module, which the tables of whole modules measure."""
+
+PROFILED_KERNELS = {
+    "norms": "layernorm",
+    "qk_norm": "qk_norm",
+    "rotary_embedding": "rotary_emb",
+    "mlp_activation": "act_fn",
+    "shared_expert_activation": "act_fn",
+}
+"""Elementwise operations by their names in profiles."""
 
 SATURATING_QUERIES = 12_000
 """Query rows (tokens times heads) of a prompt chunk below which attention to cached keys takes no
@@ -108,7 +118,14 @@ class TermBuilder:
         elif isinstance(shape, LatentAttention):
             yield self._latent_term(operation, shape, mixed=mixed)
         else:
-            yield self._analytic(operation)
+            yield self._elementwise(operation)
+
+    def _elementwise(self, operation: Operation) -> Term:
+        name = PROFILED_KERNELS.get(operation.name.removesuffix("_global"))
+        width = dict(operation.bytes).get("tokens", 0.0) / DTYPE_BYTES
+        if name is None or width == 0:
+            return self._analytic(operation)
+        return self._by_tokens(operation, self.times.elementwise(name, width, self.largest_step))
 
     def _experts(self, shape: Experts) -> Curve | None:
         return self.times.experts(shape, self.distribution, self.largest_step)
@@ -180,13 +197,17 @@ class TermBuilder:
         # Where all units work: the longest single chunk that was measured.
         chunk = float(grid.y[-2])
         reach = min(chunk, window) if windowed else chunk
-        pairs = reach * (reach + 1) / 2 + (chunk - reach) * reach
+        pairs = float(causal_pairs(np.array(chunk), np.array(reach)))
         cached = features.get("prefill_window_tokens", features.get("prefill_context_tokens", 0.0))
+        per_pair, saturating = grid.cached or (
+            float(grid.seconds[0, -2]) / pairs,
+            SATURATING_QUERIES / num_query_heads,
+        )
         return replace(
             term,
             function="prefill",
-            seconds_per_pair=repeat * float(grid.seconds[0, -2]) / pairs,
-            saturating_tokens=SATURATING_QUERIES / num_query_heads,
+            seconds_per_pair=repeat * per_pair,
+            saturating_tokens=saturating,
             seconds_per_key=repeat * cached / self.hardware.prefill.memory_bandwidth,
             window=window if windowed else 0,
         )
@@ -259,7 +280,7 @@ class TermBuilder:
         bound = self.composition.attention_window
         window = float(bound[1]) if windowed and bound is not None else np.inf
         reach = np.minimum(tokens, window)
-        pairs = reach * (reach + 1) / 2 + (tokens - reach) * reach
+        pairs = causal_pairs(np.asarray(tokens, dtype=np.float64), reach)
         shape = (chunks.size, tokens.size)
         keys = chunks[:, None] * tokens[None, :]
         sums = {

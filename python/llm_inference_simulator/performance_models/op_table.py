@@ -43,7 +43,6 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
         max_model_len: int | None = None,
-        expert_parallel: bool = False,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
         expert_distribution: str = "power_law_1.2",
@@ -54,6 +53,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             self.calibration = KernelCalibration.read(calibration)
         self.calibration_file = self.calibration.source
         self.calibration_sha256 = self.calibration.sha256
+        self.front_end = self.calibration.front_end
         self._distribution = expert_distribution
         super().__init__(
             model,
@@ -62,7 +62,6 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             engine=engine,
             all_reduce=all_reduce,
             max_model_len=max_model_len,
-            expert_parallel=expert_parallel,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
         )

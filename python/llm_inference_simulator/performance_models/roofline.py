@@ -14,11 +14,7 @@ from llm_inference_simulator.performance_models.base import (
     decode_step,
     prefill_step,
 )
-from llm_inference_simulator.performance_models.composition import (
-    Composition,
-    attention_window,
-    compose,
-)
+from llm_inference_simulator.performance_models.composition import attention_window, compose
 from llm_inference_simulator.performance_models.hardware import (
     PhaseRates,
     RooflineHardware,
@@ -27,6 +23,7 @@ from llm_inference_simulator.performance_models.hardware import (
     group_bandwidth,
     group_warnings,
 )
+from llm_inference_simulator.performance_models.operations import Composition
 from llm_inference_simulator.performance_models.weight_formats import WeightFormats, weight_formats
 
 AllReduce = Literal["ring", "tree", "auto"]
@@ -37,8 +34,8 @@ class RooflinePerformanceModel(BasePerformanceModel):
 
     ``model`` and ``xpu`` are catalogue names, paths or the loaded entries. ``engine`` gives the
     formats of weights and cache. ``max_model_len`` is the longest sequence to be priced; None: the
-    engine's, or else the model's context. ``expert_parallel`` spreads whole experts over the group,
-    and over ``engines`` data-parallel engines; the busiest accelerator serves
+    engine's, or else the model's context. With expert parallelism (an engine setting)
+    experts lie on the accelerators of ``engines`` data-parallel engines, and the busiest one serves
     ``expert_load_imbalance`` times the mean. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` for what cannot be priced.
     """
@@ -54,7 +51,6 @@ class RooflinePerformanceModel(BasePerformanceModel):
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
         max_model_len: int | None = None,
-        expert_parallel: bool = False,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
     ) -> None:
@@ -72,7 +68,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
             max_model_len=max_model_len
             or self.engine.max_model_len
             or self.model.max_position_embeddings,
-            expert_parallel=expert_parallel,
+            expert_parallel=self.engine.enable_expert_parallel,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
         )
@@ -100,7 +96,8 @@ class RooflinePerformanceModel(BasePerformanceModel):
         """One line: what the times come from."""
         return (
             "analytic, not calibrated: "
-            f"{self.xpu.compute_efficiency_of(self.formats.compute_dtype):.0%} of dense peak FLOPS, "
+            f"{self.xpu.compute_efficiency_of(self.formats.compute_dtype):.0%} of dense peak "
+            "FLOPS, "
             f"{self.xpu.memory_efficiency:.0%} of peak bandwidth"
         )
 

@@ -53,7 +53,6 @@ class VLLMRooflineModel(RooflinePerformanceModel):
         engine: EngineConfig | None = None,
         all_reduce: AllReduce = "auto",
         max_model_len: int | None = None,
-        expert_parallel: bool = False,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
     ) -> None:
@@ -74,7 +73,6 @@ class VLLMRooflineModel(RooflinePerformanceModel):
             engine=engine,
             all_reduce=all_reduce,
             max_model_len=max_model_len,
-            expert_parallel=expert_parallel,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
         )

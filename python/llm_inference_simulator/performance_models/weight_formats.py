@@ -46,7 +46,7 @@ class WeightFormats:
         return WeightFormat(
             (spec.bits + spec.overhead_bits) / 8,
             "linear_kernel",
-            "fp8_block" if spec.format == "fp8" and 0 < spec.overhead_bits else spec.format,
+            "fp8_block" if spec.format == "fp8" and spec.overhead_bits > 0 else spec.format,
         )
 
 

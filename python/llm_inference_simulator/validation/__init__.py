@@ -24,7 +24,12 @@ from llm_inference_simulator.validation.measured import (
 )
 from llm_inference_simulator.validation.prediction import Prediction, predict, simulate_run
 from llm_inference_simulator.validation.readers import read_runs
-from llm_inference_simulator.validation.report import Validation, fitted_runs, validate
+from llm_inference_simulator.validation.report import (
+    Validation,
+    fitted_runs,
+    leave_one_out,
+    validate,
+)
 
 __all__ = [
     "METRICS",
@@ -39,6 +44,7 @@ __all__ = [
     "error_statistics",
     "fitted_runs",
     "latency_metrics",
+    "leave_one_out",
     "predict",
     "read_runs",
     "simulate_run",

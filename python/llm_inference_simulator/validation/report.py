@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_inference_simulator.calibration import load_calibration
+from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+from llm_inference_simulator.catalog import load_xpu
 from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig
 from llm_inference_simulator.errors import CalibrationError, SimulatorError
 from llm_inference_simulator.files import atomic_text
+from llm_inference_simulator.performance_models.factory import find_calibration_of
 from llm_inference_simulator.validation.error_table import (
     MetricError,
     RunErrors,
@@ -31,6 +33,8 @@ class Validation:
     performance: PerformanceModelConfig
     front_end: FrontEndConfig
     runs: tuple[RunErrors, ...]
+    left_out: bool = False
+    """Whether each run was predicted with overheads fitted to the others."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why a run could not be predicted, by its id."""
 
@@ -54,6 +58,7 @@ class Validation:
             "metrics": list(METRICS),
             "performance": self.performance.model_dump(mode="json"),
             "front_end": self.front_end.model_dump(mode="json"),
+            "left_out": self.left_out,
             "runs": [_run(each) for each in self.runs],
             "failed": dict(self.failed),
             "summary": {
@@ -82,36 +87,68 @@ def validate(
     data cannot be read.
     """
     performance, front_end = performance or PerformanceModelConfig(), front_end or FrontEndConfig()
-    fitted = fitted_runs(performance)
+    fitted: dict[str, frozenset[str]] = {}
     compared: list[RunErrors] = []
     failed: dict[str, str] = {}
     for run in runs:
         if report is not None:
             report(run)
+        xpu = run.config.xpu
+        if xpu not in fitted:
+            fitted[xpu] = fitted_runs(performance, xpu)
         try:
             prediction = simulate_run(run, performance, front_end)
         except SimulatorError as error:
             failed[run.id] = str(error)
             continue
-        compared.append(compare(run, prediction, used_for_fitting=run.id in fitted))
+        compared.append(compare(run, prediction, used_for_fitting=run.id in fitted[xpu]))
     return Validation(
         performance=performance, front_end=front_end, runs=tuple(compared), failed=failed
     )
 
 
-def fitted_runs(performance: PerformanceModelConfig) -> frozenset[str]:
-    """Ids of the runs that the calibration's provenance lists as used for fitting it.
+def leave_one_out(
+    runs: Sequence[MeasuredRun],
+    performance: PerformanceModelConfig | None = None,
+    *,
+    report: Callable[[str], None] = lambda _: None,
+) -> Validation:
+    """Predict every run with overheads that are fitted anew to all others.
+
+    The runs are of one accelerator, and its calibration holds kernel tables. Raises
+    :class:`CalibrationError`.
+    """
+    from llm_inference_simulator.validation.overhead_fit import fit_overheads
+
+    performance = performance or PerformanceModelConfig()
+    xpus = sorted({run.config.xpu for run in runs})
+    if len(xpus) != 1:
+        raise CalibrationError(
+            f"leaving runs out needs runs of one accelerator, not of {', '.join(xpus) or 'none'}"
+        )
+    calibration = find_calibration_of(performance, load_xpu(xpus[0]))
+    if not isinstance(calibration, KernelCalibration):
+        raise CalibrationError(
+            f"leaving runs out fits the overheads of kernel tables, which xpu={xpus[0]} lacks "
+            "here: give kernel tables as calibration_data"
+        )
+    fit = fit_overheads(runs, calibration, performance, report=report)
+    return Validation(
+        performance=performance, front_end=FrontEndConfig(), runs=fit.held_out, left_out=True
+    )
+
+
+def fitted_runs(performance: PerformanceModelConfig, xpu: str) -> frozenset[str]:
+    """Ids of the runs that the calibration of ``xpu`` says it was fitted to.
 
     Raises :class:`CalibrationError` where ``fitted_runs`` is there but no list of ids.
     """
-    if performance.calibration_data is None:
-        return frozenset()
-    calibration, _ = load_calibration(performance.calibration_data)
-    listed = calibration.provenance.get("fitted_runs", [])
+    calibration = find_calibration_of(performance, load_xpu(xpu))
+    listed = [] if calibration is None else calibration.provenance.get("fitted_runs", [])
     if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
         raise CalibrationError(
-            f"calibration {performance.calibration_data}: provenance.fitted_runs={listed!r} is not "
-            "a list of run ids"
+            f"calibration {performance.calibration_data or xpu}: provenance.fitted_runs={listed!r} "
+            "is not a list of run ids"
         )
     return frozenset(listed)
 

@@ -2,7 +2,8 @@
 
 Prompts come from ``prefix_groups`` x ``prompts_per_group`` distinct ones of ``input_mean`` tokens,
 of which the first ``sys`` are shared in a group; each is asked in turn, in an order that was
-shuffled once, as inference-perf's shared-prefix data does. Outputs have ``output`` tokens. The servers ran
+shuffled once, as inference-perf's shared-prefix data does.
+Outputs have ``output`` tokens. The servers ran
 with asynchronous scheduling, prefix caching and chunked prefill.
 """
 

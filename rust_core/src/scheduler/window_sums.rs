@@ -137,7 +137,6 @@ const fn signed(tick: u64) -> i64 {
 
 #[expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "the remainder lies between 0 and the window, a u32"
 )]
 fn remainder(value: i64, window: u32) -> usize {

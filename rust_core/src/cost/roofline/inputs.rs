@@ -61,7 +61,9 @@ impl PhaseRates {
     pub(super) const fn flops(&self, kind: Kind) -> f64 {
         match kind {
             Kind::LinearKernel => self.linear_flops,
-            Kind::Kernel | Kind::AllReduce | Kind::AllGather | Kind::AllToAll => self.attention_flops,
+            Kind::Kernel | Kind::AllReduce | Kind::AllGather | Kind::AllToAll => {
+                self.attention_flops
+            }
         }
     }
 }

@@ -13,9 +13,8 @@ use experts::AwakeExperts;
 pub use inputs::{AllReduce, Mixture, PhaseRates, RooflineHardware};
 
 use super::operation::{
-    invalid,
     DECODE_CONTEXT, DECODE_SEQS, DECODE_WINDOW, EXPERTS, Kind, Linear, ONE, Operation, Runs,
-    SAMPLED, SEQS, TOKENS, dot, features,
+    SAMPLED, SEQS, TOKENS, dot, features, invalid,
 };
 use super::{StepShape, StepTotals};
 use crate::error::SimError;
@@ -387,14 +386,7 @@ mod tests {
         ];
         if ranks > 1 {
             let payload = [("tokens", 2.0 * 4096.0)];
-            all.push(operation(
-                "all_reduce",
-                Runs::Always,
-                Kind::AllReduce,
-                65.0,
-                &[],
-                &payload,
-            ));
+            all.push(operation("all_reduce", Runs::Always, Kind::AllReduce, 65.0, &[], &payload));
         }
         all
     }

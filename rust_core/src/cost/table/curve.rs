@@ -4,7 +4,7 @@ use crate::cost::operation::invalid;
 use crate::error::SimError;
 
 /// Buckets in an octave of the argument.
-const BUCKETS_LOG2: u32 = 2;
+const BUCKETS_LOG2: u32 = 3;
 
 /// Where the knots of an axis are: the segment of an argument in a few instructions.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,9 +109,10 @@ impl Curve {
     }
 
     /// The sum of functions, exact at all their knots.
-    pub(super) fn sum<'a>(curves: impl Iterator<Item = &'a Self> + Clone) -> Option<Self> {
+    pub(super) fn sum<'a>(curves: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        let curves: Vec<&Self> = curves.collect();
         let mut knots: Vec<f64> =
-            curves.clone().flat_map(|curve| curve.axis.knots.iter().copied()).collect();
+            curves.iter().flat_map(|curve| curve.axis.knots.iter().copied()).collect();
         knots.sort_unstable_by(f64::total_cmp);
         knots.dedup();
         if knots.is_empty() {
@@ -120,7 +121,7 @@ impl Curve {
         // One knot further, so that the last segment has the summed slopes beyond all knots.
         knots.push(knots[knots.len() - 1] * 2.0);
         let values: Vec<f64> =
-            knots.iter().map(|&x| curves.clone().map(|curve| curve.at(x)).sum()).collect();
+            knots.iter().map(|&x| curves.iter().map(|curve| curve.at(x)).sum()).collect();
         // Rounding may let a flat sum fall by an ulp.
         let rising = values
             .iter()
@@ -148,8 +149,15 @@ mod tests {
     #[test]
     fn a_curve_goes_through_its_points_and_on() {
         let curve = Curve::new(vec![1.0, 2.0, 100.0, 101.0], vec![1.0, 3.0, 3.0, 5.0]).unwrap();
-        let expected =
-            [(0.5, 1.0), (1.0, 1.0), (1.5, 2.0), (2.0, 3.0), (50.0, 3.0), (100.5, 4.0), (103.0, 9.0)];
+        let expected = [
+            (0.5, 1.0),
+            (1.0, 1.0),
+            (1.5, 2.0),
+            (2.0, 3.0),
+            (50.0, 3.0),
+            (100.5, 4.0),
+            (103.0, 9.0),
+        ];
         for (x, value) in expected {
             assert!((curve.at(x) - value).abs() < 1e-12, "{x}: {}", curve.at(x));
         }

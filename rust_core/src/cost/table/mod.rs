@@ -106,6 +106,9 @@ pub struct Term {
     pub bound: Option<Bound>,
 }
 
+/// Steps of up to so many tokens are looked up by their number.
+const TABULATED: u32 = 1024;
+
 /// The terms of one kind of step, and what they add up to.
 #[derive(Clone, Debug)]
 struct Phase {
@@ -113,6 +116,8 @@ struct Phase {
     tokens: Option<Curve>,
     seqs: Option<Curve>,
     sampled: Option<Curve>,
+    /// All three by number, for steps in which each request has one token and gets one.
+    one_each: Vec<f64>,
     others: Vec<Function>,
 }
 
@@ -138,11 +143,40 @@ impl Phase {
             .cloned()
             .collect();
         let (tokens, seqs, sampled) = (Curve::sum(tokens), Curve::sum(seqs), Curve::sum(sampled));
-        Self { tokens, seqs, sampled, others, terms }
+        let mut phase = Self { tokens, seqs, sampled, one_each: Vec::new(), others, terms };
+        phase.one_each = (0..=TABULATED)
+            .map(|seqs| {
+                let seqs = u64::from(seqs);
+                phase.by_numbers(&StepShape {
+                    decode_seqs: seqs,
+                    sampled_seqs: seqs,
+                    ..StepShape::default()
+                })
+            })
+            .collect();
+        phase
     }
 
     #[inline]
     fn at(&self, step: &StepShape) -> f64 {
+        let mut seconds = self.numbered(step).unwrap_or_else(|| self.by_numbers(step));
+        for function in &self.others {
+            seconds += function.at(step);
+        }
+        seconds
+    }
+
+    /// What depends on numbers alone, where it is tabulated.
+    #[inline]
+    fn numbered(&self, step: &StepShape) -> Option<f64> {
+        if step.prefill_seqs > 0 || step.sampled_seqs != step.decode_seqs {
+            return None;
+        }
+        self.one_each.get(usize::try_from(step.decode_seqs).ok()?).copied()
+    }
+
+    /// What depends on the numbers of tokens, requests and samples alone.
+    fn by_numbers(&self, step: &StepShape) -> f64 {
         let mut seconds = 0.0;
         if let Some(curve) = &self.tokens {
             seconds += curve.at(step.tokens() as f64);
@@ -154,9 +188,6 @@ impl Phase {
             && step.sampled_seqs > 0
         {
             seconds += curve.at(step.sampled_seqs as f64);
-        }
-        for function in &self.others {
-            seconds += function.at(step);
         }
         seconds
     }
@@ -178,7 +209,11 @@ impl Table {
     /// [`SimError::InvalidSetting`] where either has no term.
     pub fn new(roofline: Roofline, decode: Vec<Term>, mixed: Vec<Term>) -> Result<Self, SimError> {
         if decode.is_empty() || mixed.is_empty() {
-            return Err(operation::invalid("terms", "none", "must be given for both kinds of step"));
+            return Err(operation::invalid(
+                "terms",
+                "none",
+                "must be given for both kinds of step",
+            ));
         }
         Ok(Self { roofline, decode: Phase::new(decode), mixed: Phase::new(mixed) })
     }
@@ -214,10 +249,7 @@ impl Table {
                 operations: work.map_or(0.0, |part| part.operations),
                 bytes: work.map_or(0.0, |part| part.bytes),
                 seconds,
-                bound: term
-                    .bound
-                    .or_else(|| work.map(|part| part.bound))
-                    .unwrap_or(Bound::Latency),
+                bound: term.bound.or_else(|| work.map(|part| part.bound)).unwrap_or(Bound::Latency),
                 provenance: term.provenance,
             });
         }

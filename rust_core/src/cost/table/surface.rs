@@ -33,22 +33,8 @@ impl Surface {
         for i in 0..rows - 1 {
             for j in 0..columns - 1 {
                 let corners = [at(i, j), at(i, j + 1), at(i + 1, j), at(i + 1, j + 1)];
-                if corners[1].min(corners[2]) < corners[0]
-                    || corners[3] < corners[1].max(corners[2])
-                {
-                    let text = format!("{corners:?}");
-                    return Err(invalid("values", &text, "must not fall along an axis"));
-                }
-                let (x0, x1) = (x.knots()[i], x.knots()[i + 1]);
-                let (y0, y1) = (y.knots()[j], y.knots()[j + 1]);
-                let area = (x1 - x0) * (y1 - y0);
-                let [a, b, c, d] = corners.map(|value| value / area);
-                cells.push([
-                    a * x1 * y1 - b * x1 * y0 - c * x0 * y1 + d * x0 * y0,
-                    b * y0 - a * y1 + c * y1 - d * y0,
-                    c * x0 - a * x1 + b * x1 - d * x0,
-                    a - b - c + d,
-                ]);
+                let sides = [x.knots()[i], x.knots()[i + 1], y.knots()[j], y.knots()[j + 1]];
+                cells.push(bilinear(corners, sides)?);
             }
         }
         Ok(Self { columns: columns - 1, x, y, cells })
@@ -61,6 +47,24 @@ impl Surface {
         let cell = &self.cells[self.x.segment(x) * self.columns + self.y.segment(y)];
         cell[0] + cell[1] * x + (cell[2] + cell[3] * x) * y
     }
+}
+
+/// Coefficients of the bilinear function with these values at (x0, y0), (x0, y1), (x1, y0) and
+/// (x1, y1).
+fn bilinear(corners: [f64; 4], [x0, x1, y0, y1]: [f64; 4]) -> Result<[f64; 4], SimError> {
+    let [low, up, right, far] = corners;
+    if up.min(right) < low || far < up.max(right) {
+        let text = format!("{corners:?}");
+        return Err(invalid("values", &text, "must not fall along an axis"));
+    }
+    let area = (x1 - x0) * (y1 - y0);
+    let [low, up, right, far] = corners.map(|value| value / area);
+    Ok([
+        low * x1 * y1 - up * x1 * y0 - right * x0 * y1 + far * x0 * y0,
+        up * y0 - low * y1 + right * y1 - far * y0,
+        right * x0 - low * x1 + up * x1 - far * x0,
+        low - up - right + far,
+    ])
 }
 
 #[cfg(test)]
