@@ -51,6 +51,8 @@ BOOTSTRAP_SAMPLES = 200
 MOST_STEPS = 3000
 """More steps are thinned out evenly over the grid of shapes: they would only repeat themselves."""
 OUTLIER_DEVIATIONS = 6.0
+_FEWEST_OF_A_CELL = 3
+_LONE_FACTOR = 2.0
 _FOLDS = 5
 _LARGEST_RATE = 1e9
 
@@ -102,7 +104,7 @@ def fit_steps(
         weights=shape_weights(steps),
     )
     progress("fitting")
-    outliers = _outliers(every, solve(every, Ties.none()))
+    outliers = _outliers(every, _cell_numbers(steps), solve(every, Ties.none()))
     kept = np.flatnonzero(~outliers)
     data = every.take(kept)
     cells = _cell_numbers([steps[row] for row in kept])
@@ -179,10 +181,18 @@ def shape_weights(steps: Sequence[MeasuredStep]) -> Array:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _outliers(data: Observations, cost: Array) -> NDArray[np.bool_]:
+def _outliers(data: Observations, cells: NDArray[np.int64], cost: Array) -> NDArray[np.bool_]:
+    """Steps that differ from the others of their cell: what a whole cell shows is no accident.
+
+    A cell of one or two steps is compared with the fit, and must be off by a factor.
+    """
     residuals = data.residuals(cost)
-    limit = OUTLIER_DEVIATIONS * max(noise(residuals), 1e-3)
-    return np.asarray(np.abs(residuals - np.median(residuals)) > limit, dtype=np.bool_)
+    usual = np.array([np.median(residuals[cells == cell]) for cell in range(cells.max() + 1)])
+    alone = np.bincount(cells)[cells] < _FEWEST_OF_A_CELL
+    deviations = residuals - np.where(alone, 0.0, usual[cells])
+    limit = OUTLIER_DEVIATIONS * max(noise(deviations), 1e-3)
+    limits = np.where(alone, max(limit, np.log(_LONE_FACTOR)), limit)
+    return np.asarray(np.abs(deviations) > limits, dtype=np.bool_)
 
 
 def _identified(
