@@ -14,6 +14,7 @@ from llm_inference_simulator import SimulatorConfig, simulate
 from llm_inference_simulator.calibration import CalibrationFile, load_calibration
 from llm_inference_simulator.calibration.bench_results import AskedLengths, read_bench_result
 from llm_inference_simulator.calibration.step_data import read_step_logs
+from llm_inference_simulator.calibrators import calibrate_from_steps
 from llm_inference_simulator.calibrators.from_bench import (
     bench_workload,
     measured_config,
@@ -137,7 +138,7 @@ def calibrate(tmp_path: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no measurements: give --from-steps or --from-bench"),
+        ([], "--from-runs or --from-steps or --from-bench"),
         (["--from-bench", "x.json"], "give --from-steps too, or --calibration-data"),
         (["--from-steps", "missing.jsonl"], "step log missing.jsonl does not exist"),
         (["--from-steps", LOGS[0], "--warm-up-steps", "5000"], "holds no steps after the warm-up"),
@@ -203,8 +204,19 @@ def test_a_synchronous_step_includes_the_scheduler_and_an_asynchronous_one_does_
         "decode_context_tokens": 6,
         "sampled_seqs": 1,
         "longest_context": 7,
+        # Logs of models with sliding windows are refused.
+        "prefill_window_pairs": 0,
+        "prefill_window_tokens": 0,
+        "decode_window_tokens": 0,
         "seconds": found.seconds,
     }
+
+
+def test_steps_of_a_model_with_windows_are_refused(tmp_path: Path) -> None:
+    words = ["calibrate", "--from-steps", LOGS[0], "--model", "gemma-2-9b", "--xpu", "h100"]
+    with pytest.raises(CalibrationError, match="attends to a window"):
+        calibrate_from_steps([Path(LOGS[0])], model="gemma-2-9b", xpu="h100")
+    assert main([*words, "--output", str(tmp_path / "c.json")]) == 2
 
 
 def test_results_without_lengths_ask_for_them(calibrated: Path) -> None:
