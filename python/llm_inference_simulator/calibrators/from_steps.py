@@ -81,8 +81,8 @@ def calibrate_from_step_data(
     spec, device = pricing.model, pricing.xpu
     if pricing.attention_window is not None:
         raise CalibrationError(
-            f"model {spec.name!r} attends to a window, and the sums of step logs know whole contexts "
-            "only: measure with a --max-model-len that no window is shorter than"
+            f"model {spec.name!r} attends to a window, and the sums of step logs know whole "
+            "contexts only: measure with a --max-model-len that no window is shorter than"
         )
     fit = fit_steps(
         data.steps,
