@@ -21,6 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.naive import run_naive
 from llm_inference_simulator import _core
 from llm_inference_simulator.cluster import EngineSettings
+from llm_inference_simulator.config import PerformanceModelConfig
+from llm_inference_simulator.performance_models import (
+    RooflinePerformanceModel,
+    create_performance_model,
+)
 from tests.reference.cluster import Cluster, Job, Sums
 from tests.reference.scheduler import Settings
 
@@ -46,6 +51,8 @@ class Case:
     settings: EngineSettings = SETTINGS
     shared: bool = False
     """Whether all requests have the same prompt; otherwise nobody shares anything."""
+    cost: _core.CostModel | None = None
+    """None: :func:`cost_model`."""
 
     def arrivals(self) -> np.ndarray:
         """Arrival times in ns."""
@@ -61,7 +68,7 @@ class Case:
         }
         return _core.Simulation(
             **(named if self.shared else {}),
-            pools=[(self.settings, cost_model(), self.engines)],
+            pools=[(self.settings, self.cost or cost_model(), self.engines)],
             router="least_outstanding",
             arrival_ns=self.arrivals(),
             prompt_tokens=np.full(self.requests, self.prompt, dtype=np.int64),
@@ -117,7 +124,9 @@ def run_naive_loop(case: Case) -> Measurement:
 def run_reference(case: Case) -> Measurement:
     """Simulate with tests/reference, which checks its invariants at every step."""
     jobs = [Job(int(arrival), case.prompt, case.output) for arrival in case.arrivals()]
-    cluster = Cluster([(Settings(**asdict(case.settings)), reference_cost_ns)], jobs)
+    # Windows matter to costs alone, and the reference has one cost formula.
+    named = {k: v for k, v in asdict(case.settings).items() if k != "attention_window"}
+    cluster = Cluster([(Settings(**named), reference_cost_ns)], jobs)
     started = time.perf_counter()
     run = cluster.simulate()
     return Measurement(time.perf_counter() - started, case.requests, len(run.steps))
@@ -148,6 +157,32 @@ def compare() -> None:
         print(f"core is {other.per_request_us / core.per_request_us:,.0f} x the {name}")
 
 
+def pricing() -> None:
+    """What a cost model adds to a step: Llama-3.1-8B on an H100, beside a fixed cost."""
+    roofline = RooflinePerformanceModel("llama-3.1-8b", "h100-sxm", max_model_len=8192)
+    table = create_performance_model(
+        PerformanceModelConfig(), "llama-3.1-8b", "h100-sxm", max_model_len=8192
+    )
+    cases = {
+        "fixed": Case(requests=60_000),
+        "roofline": Case(requests=60_000, cost=roofline.cost_model()),
+        "op_table": Case(requests=60_000, cost=table.cost_model()),
+    }
+    # Interleaved, so that the machine's other work disturbs all alike.
+    runs: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(9):
+        for name, case in cases.items():
+            run = case.run_core()
+            runs[name].append(run.seconds / run.steps * 1e9)
+    fixed = min(runs["fixed"])
+    print("\nns a step by cost model (the fastest of nine runs; in brackets what pricing adds)")
+    print(
+        "  ".join(
+            f"{name} {min(all_):.1f} ({min(all_) - fixed:+.1f})" for name, all_ in runs.items()
+        )
+    )
+
+
 def curves() -> None:
     """Cost per request of the core against one quantity at a time, with prefix caching."""
     cached = replace(SETTINGS, enable_prefix_caching=True)
@@ -173,8 +208,9 @@ def curves() -> None:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     compare()
+    pricing()
     curves()
 
 

@@ -3,8 +3,9 @@
     python benchmarks/kernel_errors.py [--seed 0] [--profiles DIR]
 
 For every shipped calibration a random tenth of the measured points of matrix products and attention
-is removed, and predicted from the rest. With ``--profiles`` whole layers of LLMServingSim's profiles (its folder ``perf``;
-another vLLM version, another measurement) are predicted from the tables of the same accelerator.
+is removed, and predicted from the rest. With ``--profiles`` (the folder ``perf`` of LLMServingSim's
+profiler) whole layers that were measured there, under another vLLM version, are predicted from the
+tables of the same accelerator.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def calibrate(tmp_path: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--from-runs or --from-steps or --from-bench"),
+        ([], "no measurements: give --from-op-tables or --from-kernel-profiles or"),
         (["--from-bench", "x.json"], "give --from-steps too, or --calibration-data"),
         (["--from-steps", "missing.jsonl"], "step log missing.jsonl does not exist"),
         (["--from-steps", LOGS[0], "--warm-up-steps", "5000"], "holds no steps after the warm-up"),
@@ -203,11 +203,10 @@ def test_a_synchronous_step_includes_the_scheduler_and_an_asynchronous_one_does_
         "decode_seqs": 1,
         "decode_context_tokens": 6,
         "sampled_seqs": 1,
-        "longest_context": 7,
-        # Logs of models with sliding windows are refused.
         "prefill_window_pairs": 0,
         "prefill_window_tokens": 0,
         "decode_window_tokens": 0,
+        "longest_context": 7,
         "seconds": found.seconds,
     }
 

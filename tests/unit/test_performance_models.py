@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from llm_inference_simulator import simulate
-from llm_inference_simulator.config import EngineConfig, PerformanceModelConfig, SimulatorConfig
+from llm_inference_simulator.calibration.shipped import shipped_calibration
+from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError
-from llm_inference_simulator.performance_models import (
-    RooflinePerformanceModel,
-    create_performance_model,
-)
+from llm_inference_simulator.performance_models import RooflinePerformanceModel
 from llm_inference_simulator.results import strict_json
 from llm_inference_simulator.workload import build_workload
 
@@ -39,8 +37,6 @@ def config(**sections: Any) -> SimulatorConfig:
     [
         ("llama2-70b", 3, "tensor_parallel_size=3 does not divide"),
         ("llama2-70b", 0, "tensor_parallel_size=0 does not divide"),
-        ("deepseek-v3", 8, "multi-head latent attention"),
-        (WINDOWED, 1, "shorter than max_model_len=32768"),
     ],
 )
 def test_the_constructor_refuses_what_it_would_misprice(
@@ -50,13 +46,21 @@ def test_the_constructor_refuses_what_it_would_misprice(
         RooflinePerformanceModel(model, "h200", tensor_parallel_size)
 
 
-def test_a_window_that_no_sequence_outgrows_is_priced() -> None:
-    short = EngineConfig(max_model_len=4096)
-    RooflinePerformanceModel(WINDOWED, "h100", engine=short)
-    RooflinePerformanceModel(WINDOWED, "h100", max_model_len=4096)
-    create_performance_model(PerformanceModelConfig(), WINDOWED, "h100", max_model_len=4096)
-    with pytest.raises(ConfigError, match="max_model_len=4097"):
-        RooflinePerformanceModel(WINDOWED, "h100", engine=short, max_model_len=4097)
+def test_decoding_reads_no_more_than_the_window() -> None:
+    """Mistral-7B-v0.1 sees 4,096 keys: 32 layers of 8 x 128 keys and values in 16 bits."""
+    model = RooflinePerformanceModel(WINDOWED, "h100")
+    read = {
+        length: model.breakdown_decode(8, length)["attention_decode_window"].bytes
+        for length in (2048, 4096, 8192, 32768)
+    }
+    keys = 32 * 2 * 8 * 128 * 2 * 8
+    assert read[4096] - read[2048] == 2048 * keys
+    assert read[4096] == read[8192] == read[32768]
+
+
+def test_latent_attention_is_priced() -> None:
+    model = RooflinePerformanceModel("deepseek-v3", "h200", 8)
+    assert model.estimate_decode_time(1, 1024) > 0
 
 
 def test_a_group_beyond_the_link_is_a_warning() -> None:
@@ -99,7 +103,13 @@ def test_provenance_carries_the_calibration_file_and_its_hash(tmp_path: Path) ->
     provenance = simulate(run).summary()["provenance"]
     assert provenance["calibration_file"] == str(path)
     assert provenance["calibration_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert simulate(config()).summary()["provenance"]["calibration_file"] is None
+    shipped = shipped_calibration("h100")
+    assert shipped is not None
+    provenance = simulate(config()).summary()["provenance"]
+    assert provenance["calibration_file"] == "h100-sxm"
+    assert provenance["calibration_sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
+    plain = config(performance={"performance_model": "roofline"})
+    assert simulate(plain).summary()["provenance"]["calibration_file"] is None
 
 
 def test_the_rate_of_requests_that_arrive_at_once_is_inf() -> None:

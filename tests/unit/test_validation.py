@@ -115,7 +115,7 @@ def test_precision_and_blocks_of_a_record(tmp_path: Path) -> None:
 def test_latencies_of_another_output_length_are_noted(tmp_path: Path) -> None:
     measured = {"e2e_mean": 120.0, "ttft_mean": 20.0, "itl_mean": 10.0}
     (run,) = read_runs(write(tmp_path, [record(measured_ms=measured)]))
-    assert "fit 11 output tokens, not output=5" in run.notes[0]
+    assert "fits 11 output tokens, not output=5" in run.notes[0]
 
 
 def test_settings_replace_what_a_record_says(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_fitted_runs_are_summarised_apart(tmp_path: Path) -> None:
 
 def test_a_broken_list_of_fitted_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="fitted_runs=3 is not a list"):
-        fitted_runs(calibration(tmp_path, {"fitted_runs": 3}))
+        fitted_runs(calibration(tmp_path, {"fitted_runs": 3}), "h100-sxm")
 
 
 @pytest.mark.parametrize(

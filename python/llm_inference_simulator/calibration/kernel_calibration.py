@@ -61,11 +61,11 @@ class KernelCalibration:
         if not isinstance(provenance, dict):
             raise CalibrationError(f"{label}: provenance must be a mapping")
         try:
-            overheads = HostOverheads.parse(_reals(data, "overheads"), source=label)
+            overheads = HostOverheads.parse(_reals(data, "overheads", label), source=label)
             front_end = (
                 None
                 if data.get("front_end") is None
-                else FrontEndLatency.parse(_reals(data, "front_end"), source=label)
+                else FrontEndLatency.parse(_reals(data, "front_end", label), source=label)
             )
         except ConfigError as error:
             raise CalibrationError(str(error)) from None
@@ -127,9 +127,9 @@ class KernelCalibration:
         return f"{self.source or 'given tables'}, {self.tables.points:,} points"
 
 
-def _reals(data: dict[str, Any], key: str) -> Any:
+def _reals(data: dict[str, Any], key: str, label: str) -> dict[str, Any]:
     """JSON writes 300 and 300.0 alike: whole numbers become floats."""
     section = data.get(key, {})
     if not isinstance(section, dict):
-        return section
+        raise CalibrationError(f"{label}: {key} must be a mapping")
     return {name: float(value) if type(value) is int else value for name, value in section.items()}

@@ -1,4 +1,4 @@
-"""Reads layer profiles in the layout of LLMServingSim's profiler: CSV files by model.
+"""Reads layer profiles in the layout of LLMServingSim's profiler: CSV files by model and group.
 
 ``OWNER/MODEL/DTYPE/tpN/`` holds ``dense.csv`` (layer, tokens, time_us), ``attention.csv``
 (prefill_chunk, kv_prefill, n_decode, kv_decode, time_us), ``per_sequence.csv`` (layer, sequences,
@@ -24,6 +24,7 @@ from llm_inference_simulator.calibration.kernel_tables import (
     table_from_rows,
 )
 from llm_inference_simulator.calibration.op_table_rows import ImportedTables, is_device_of
+from llm_inference_simulator.calibration.unit_check import UnitCheck
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_model
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 from llm_inference_simulator.files import read_mapping
@@ -68,11 +69,16 @@ def import_kernel_profiles(folder: Path, xpu: XpuSpec) -> ImportedTables:
         for path in sorted(meta_file.parent.rglob("*.csv")):
             if path.name not in _COLUMNS:
                 continue
-            size = _group_size(path)
-            for where, place, latency_ns in _points(path, model, size):
+            size = _group_size(path, model)
+            for where, place, latency_ns in _points(path, model, size, xpu):
                 rows[where][place].append(latency_ns)
             name = path.relative_to(folder).as_posix()
             hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not rows:
+        raise CalibrationError(
+            f"--from-kernel-profiles {folder} holds no times ({', '.join(_COLUMNS)} in tpN folders "
+            "beside meta.yaml)"
+        )
     tables = [table_from_rows(where, points) for where, points in sorted(rows.items())]
     return ImportedTables(KernelTables(tables), hashes, versions)
 
@@ -99,28 +105,40 @@ def _profiled_model(meta_file: Path, meta: Mapping[str, Any], xpu: XpuSpec) -> M
     )
 
 
-def _group_size(path: Path) -> int:
+def _group_size(path: Path, model: ModelSpec) -> int:
     name = path.parent.name
     if not name.startswith("tp") or not name[2:].isdigit() or int(name[2:]) < 1:
         raise CalibrationError(f"{path}: its folder must be tpN, N the size of the group")
-    return int(name[2:])
+    size = int(name[2:])
+    if model.num_attention_heads % size:
+        raise CalibrationError(
+            f"{path}: a group of {size} does not divide the {model.num_attention_heads} heads of "
+            f"{model.name}"
+        )
+    return size
 
 
 def _points(
-    path: Path, model: ModelSpec, size: int
+    path: Path, model: ModelSpec, size: int, xpu: XpuSpec
 ) -> Iterator[tuple[Where, tuple[Value, ...], float]]:
     reader = {
         "dense.csv": _dense,
         "attention.csv": _attention,
         "per_sequence.csv": _per_sequence,
     }[path.name]
+    check = UnitCheck(path, xpu, "time_us", "microseconds")
     for number, row in enumerate(_read(path), start=1):
         latency_ns = _number(path, number, row, "time_us", SLOWEST_US) * 1e3
         if latency_ns <= 0:
             raise CalibrationError(f"{path}, row {number}: time_us={row['time_us']} must exceed 0")
         point = reader(path, number, row, model, size)
-        if point is not None:
-            yield *point, latency_ns
+        if point is None:
+            continue
+        where, place = point
+        if where.kernel == "gemm" and isinstance(place[0], tuple) and isinstance(place[1], int):
+            check.product(number, row["time_us"], latency_ns, place[1], *place[0])
+        yield where, place, latency_ns
+    check.finish()
 
 
 def _read(path: Path) -> Iterator[dict[str, str]]:
@@ -130,6 +148,7 @@ def _read(path: Path) -> Iterator[dict[str, str]]:
             for column in _COLUMNS[path.name]:
                 if column not in (reader.fieldnames or ()):
                     raise CalibrationError(f"{path}: column {column!r} is missing")
+            number = 0
             for number, row in enumerate(reader, start=1):
                 if None in row or None in row.values():
                     raise CalibrationError(
@@ -137,6 +156,8 @@ def _read(path: Path) -> Iterator[dict[str, str]]:
                         "damaged or was cut"
                     )
                 yield row
+            if number == 0:
+                raise CalibrationError(f"{path} has no rows")
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise CalibrationError(f"{path} cannot be read: {cause}") from None
 
@@ -153,8 +174,10 @@ def _number(path: Path, number: int, row: Mapping[str, str], column: str, most: 
     return value
 
 
-def _whole(path: Path, number: int, row: Mapping[str, str], column: str) -> int:
+def _whole(path: Path, number: int, row: Mapping[str, str], column: str, least: int = 0) -> int:
     value = _number(path, number, row, column, 1e9)
+    if value < least:
+        raise CalibrationError(f"{path}, row {number}: {column}={row[column]} must exceed 0")
     if value != int(value):
         raise CalibrationError(f"{path}, row {number}: {column}={row[column]} must be whole")
     return int(value)
@@ -163,7 +186,7 @@ def _whole(path: Path, number: int, row: Mapping[str, str], column: str) -> int:
 def _dense(
     path: Path, number: int, row: Mapping[str, str], model: ModelSpec, size: int
 ) -> tuple[Where, tuple[Value, ...]] | None:
-    tokens, hidden = _whole(path, number, row, "tokens"), model.hidden_size
+    tokens, hidden = _whole(path, number, row, "tokens", 1), model.hidden_size
     query = model.num_attention_heads * model.head_dim // size
     key = max(1, model.num_key_value_heads // size) * model.head_dim
     width = model.intermediate_size // size
@@ -207,7 +230,7 @@ def _attention(
 def _per_sequence(
     path: Path, number: int, row: Mapping[str, str], model: ModelSpec, size: int
 ) -> tuple[Where, tuple[Value, ...]] | None:
-    seqs = _whole(path, number, row, "sequences")
+    seqs = _whole(path, number, row, "sequences", 1)
     if row["layer"] == "lm_head":
         return Where("gemm", ("bfloat16",)), ((model.vocab_size // size, model.hidden_size), seqs)
     if row["layer"] == "sampler":

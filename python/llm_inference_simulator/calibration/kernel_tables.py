@@ -67,6 +67,16 @@ how tokens spread over experts. ``width``: numbers a token that the kernel reads
 
 Value = int | tuple[int, ...]
 
+_PARTS: Mapping[str, int] = {
+    "gemm": 2,
+    "prefill_attention": 2,
+    "decode_attention": 2,
+    "mla_prefill": 1,
+    "mla_decode": 1,
+    "experts": 6,
+}
+"""Numbers that make up a value of the first axis; kernels that are not here have plain ones."""
+
 
 class Where(NamedTuple):
     """Which table: a kernel and its attributes."""
@@ -167,9 +177,9 @@ class KernelTables:
 def _table(item: Any, source: str) -> KernelTable:
     if not isinstance(item, dict):
         raise CalibrationError(f"{source} must be a mapping, not {type(item).__name__}")
-    kernel = str(item.get("kernel"))
-    if kernel not in AXES:
-        raise CalibrationError(f"{source}: {unknown_name('kernel', kernel, AXES)}")
+    kernel = item.get("kernel")
+    if not isinstance(kernel, str) or kernel not in AXES:
+        raise CalibrationError(f"{source}: {unknown_name('kernel', str(kernel), AXES)}")
     expected = {"kernel", "axes", "latency_ns", *ATTRIBUTES[kernel]}
     for key in item.keys() - expected:
         raise CalibrationError(f"{source}: {unknown_name('key', key, expected)}")
@@ -179,20 +189,37 @@ def _table(item: Any, source: str) -> KernelTable:
     for name, value in zip(ATTRIBUTES[kernel], attributes, strict=True):
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise CalibrationError(f"{source}: {name}={value!r} must be a word or a whole number")
-    axes = tuple(_axis(item["axes"], name, f"{source}: axes") for name in AXES[kernel])
+    axes = _axes(item["axes"], kernel, f"{source}: axes")
     latency = _latency(item["latency_ns"], axes, source)
     return KernelTable(kernel, attributes, axes, latency)
 
 
-def _axis(axes: Any, name: str, source: str) -> tuple[Value, ...]:
-    values = axes.get(name) if isinstance(axes, dict) else None
+def _axes(data: Any, kernel: str, source: str) -> tuple[tuple[Value, ...], ...]:
+    names = AXES[kernel]
+    if not isinstance(data, dict):
+        raise CalibrationError(f"{source} must be a mapping of {', '.join(names)}")
+    for name in data.keys() - set(names):
+        raise CalibrationError(f"{source}: {unknown_name('key', name, names)}")
+    parts = [_PARTS.get(kernel), *[None] * (len(names) - 1)]
+    return tuple(_axis(data, *each, source) for each in zip(names, parts, strict=True))
+
+
+def _axis(axes: Mapping[str, Any], name: str, parts: int | None, source: str) -> tuple[Value, ...]:
+    """Read the values of an axis: numbers, or lists of ``parts`` numbers."""
+    values = axes.get(name)
     if not isinstance(values, list) or not values:
         raise CalibrationError(f"{source}.{name} must be a list of whole numbers")
+    least = 0 if name == "cached" else 1
+    for value in values:
+        numbers = value if isinstance(value, list) else [value]
+        if not all(type(number) is int and number >= least for number in numbers):
+            raise CalibrationError(
+                f"{source}.{name}: {value!r} must be whole numbers, at least {least}"
+            )
+        if (len(value) if isinstance(value, list) else None) != parts:
+            form = "one number" if parts is None else f"a list of {parts}"
+            raise CalibrationError(f"{source}.{name}: {value!r} must be {form}")
     read: list[Value] = [tuple(value) if isinstance(value, list) else value for value in values]
-    for value in read:
-        parts = value if isinstance(value, tuple) else (value,)
-        if not all(type(part) is int and part >= 0 for part in parts):
-            raise CalibrationError(f"{source}.{name}: {value!r} must be whole and not negative")
     if any(left >= right for left, right in itertools.pairwise(read)):  # type: ignore[operator]
         raise CalibrationError(f"{source}.{name} must rise, without repeats")
     return tuple(read)
@@ -220,11 +247,14 @@ def _latency(data: Any, axes: tuple[tuple[Value, ...], ...], source: str) -> NDA
             f"{source}: latency_ns has {latency.size} numbers, its axes span {size}: the file is "
             "damaged or was cut"
         )
-    wrong = np.flatnonzero(~np.isfinite(latency) | (latency < 0))
+    wrong = np.flatnonzero(~(latency >= 0) | (latency > LONGEST_NS))
     if wrong.size:
         raise CalibrationError(
-            f"{source}: latency_ns[{wrong[0]}]={latency[wrong[0]]} must be finite and not negative"
+            f"{source}: latency_ns[{wrong[0]}]={latency[wrong[0]]} must be a number from 0 to "
+            f"{LONGEST_NS}"
         )
+    if not latency.any():
+        raise CalibrationError(f"{source}: latency_ns has no measured point: remove the table")
     latency[latency == 0] = np.nan
     return latency.reshape([len(axis) for axis in axes])
 
@@ -237,14 +267,12 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         data = json.loads(text)
     except FileNotFoundError:
         raise CalibrationError(f"calibration file {path} does not exist: check the path") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as cause:
+        raise CalibrationError(f"calibration file {path} is damaged or was cut: {cause}") from None
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise CalibrationError(f"calibration file {path} cannot be read: {reason}") from None
-    except (EOFError, zlib.error):
-        raise CalibrationError(
-            f"calibration file {path} is damaged or was cut: its compression does not end"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as cause:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as cause:
         raise CalibrationError(f"calibration file {path} is not valid JSON: {cause}") from None
     if not isinstance(data, dict):
         raise CalibrationError(f"calibration file {path} must hold one mapping of keys to values")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from llm_inference_simulator.calibration.kernel_tables import (
     Where,
     table_from_rows,
 )
+from llm_inference_simulator.calibration.unit_check import UnitCheck
 from llm_inference_simulator.catalog import XpuSpec
 from llm_inference_simulator.errors import CalibrationError
 
@@ -39,12 +40,8 @@ EXPERT_FORMATS = {
 }
 """Names of the files, and ours. Formats beside these are left out."""
 
-FASTEST = 1.5
-"""A matrix product faster than this many times the peak cannot be: its unit is wrong."""
 FEWEST_SHAPES = 50
 """Of a format's matrix products; the grids have hundreds."""
-SLOWEST = 100.0
-"""A table whose median product is slower than the peak by more than this has another unit."""
 
 
 class Layout(NamedTuple):
@@ -56,8 +53,8 @@ class Layout(NamedTuple):
     """Columns that must be there, beside ``latency``."""
     point: Callable[[Row], Point | None]
     """Table and place of a row; None for rows of no use here."""
-    flops: Callable[[Row], float] | None = None
-    """Operations of a row, where they are sure enough to find a wrong unit."""
+    products: bool = False
+    """Whether rows are matrix products of m, n and k, which show a wrong unit."""
 
 
 def _gemm(row: Row) -> Point | None:
@@ -130,7 +127,7 @@ LAYOUTS: Mapping[str, Layout] = {
         ("gemm",),
         ("gemm_dtype", "m", "n", "k"),
         _gemm,
-        lambda row: 2.0 * row["m"] * row["n"] * row["k"],
+        products=True,
     ),
     "context_attention_perf": Layout(("context_attention",), _ATTENTION, _prefill),
     "generation_attention_perf": Layout(("generation_attention",), _ATTENTION, _decode),
@@ -164,6 +161,13 @@ LAYOUTS: Mapping[str, Layout] = {
 """Files by name. ``mla_bmm_perf`` is left out: its products are part of the modules."""
 
 LEFT_OUT = ("mla_bmm_perf",)
+
+_WORDS = (
+    "gemm_dtype", "kv_cache_dtype", "gemm_type", "moe_dtype", "distribution", "backend",
+    "op_name", "nccl_dtype",
+)  # fmt: skip
+"""Columns that hold names; all others of a layout hold sizes."""
+_MAY_BE_0 = ("step", "window_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,11 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
     )
     left_out = {table.attributes for table in aborted}
     kept = [t for t in tables if t.kernel != "gemm" or t.attributes not in left_out]
+    if not kept:
+        raise CalibrationError(
+            f"--from-op-tables {folder} holds no kernel of a format that is understood"
+            + "".join(f" ({note})" for note in notes)
+        )
     return ImportedTables(KernelTables(kept), hashes, versions, notes)
 
 
@@ -238,34 +247,17 @@ def _version(path: Path) -> tuple[int, ...]:
 def _points(
     path: Path, layout: Layout, xpu: XpuSpec
 ) -> Iterator[tuple[Where, tuple[Value, ...], float]]:
-    rows = _read(path, layout)
-    checked, slowness = 0, []
-    for number, row in enumerate(rows, start=1):
+    check = UnitCheck(path, xpu, "latency", "milliseconds")
+    for number, row in enumerate(_read(path, layout), start=1):
         latency_ns = _latency_ns(path, number, row)
         _check_labels(path, number, row, layout, xpu)
-        try:
-            point = layout.point(row)
-        except TypeError:
-            raise CalibrationError(f"{path}, row {number}: a value is missing") from None
+        point = layout.point(row)
         if point is None:
             continue
-        if layout.flops is not None:
-            peak = max(xpu.bf16_flops or 1.0, xpu.fp8_flops or 0.0, xpu.fp4_flops or 0.0)
-            ratio = latency_ns / (layout.flops(row) / peak * 1e9)
-            if ratio < 1 / FASTEST:
-                raise CalibrationError(
-                    f"{path}, row {number}: latency={row['latency']} would take "
-                    f"{1 / ratio:.3g} times the peak of {xpu.name}: latencies must be milliseconds"
-                )
-            if row["m"] >= 1024 and row["n"] >= 1024 and row["k"] >= 1024:
-                checked += 1
-                slowness.append(ratio)
+        if layout.products:
+            check.product(number, row["latency"], latency_ns, row["m"], row["n"], row["k"])
         yield *point, latency_ns
-    if checked and sorted(slowness)[checked // 2] > SLOWEST:
-        raise CalibrationError(
-            f"{path}: large products reach {1 / sorted(slowness)[checked // 2]:.2%} of the peak of "
-            f"{xpu.name}: latencies must be milliseconds"
-        )
+    check.finish()
 
 
 def _read(path: Path, layout: Layout) -> list[dict[str, Any]]:
@@ -287,7 +279,26 @@ def _read(path: Path, layout: Layout) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.to_pylist()
     if not rows:
         raise CalibrationError(f"{path} has no rows")
+    for column in (*layout.columns, "window_size"):
+        if column in table.column_names:
+            _check_column(path, column, rows)
     return rows
+
+
+def _check_column(path: Path, column: str, rows: Sequence[Row]) -> None:
+    """Refuse a value that is no name, or no size; ``window_size`` may be left open."""
+    least = 0 if column in _MAY_BE_0 else 1
+    for number, row in enumerate(rows, start=1):
+        value = row[column]
+        if column in _WORDS:
+            if type(value) is not str:
+                raise CalibrationError(f"{path}, row {number}: {column}={value!r} must be a name")
+        elif not (type(value) is int and value >= least) and not (
+            column == "window_size" and value is None
+        ):
+            raise CalibrationError(
+                f"{path}, row {number}: {column}={value!r} must be a whole number, at least {least}"
+            )
 
 
 def _latency_ns(path: Path, number: int, row: Row) -> float:

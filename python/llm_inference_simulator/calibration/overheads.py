@@ -19,6 +19,6 @@ class HostOverheads(Section):
     step_overhead_us: Microseconds = 0.0
     """Of every step: what the host adds between two of them."""
     all_reduce_factor: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 1.0
-    """Time of an all-reduce inside a model over the measured one, where ranks arrive together."""
+    """Time of an all-reduce in a model over the measured one, whose ranks arrive together."""
     penalties_step_us: Microseconds = 0.0
     """Of a step whose requests have repetition penalties: counting and masking of the logits."""

@@ -51,17 +51,13 @@ def read_model_config(path: Path, *, name: str | None = None) -> ModelSpec:
         )
     default_name = file.parent.name if file.name == "config.json" else file.stem
     spec = parse_model_config(data, name=name or default_name or "model", source=str(path))
-    return replace(spec, repetition_penalty=_repetition_penalty(file))
+    beside = file.with_name("generation_config.json")
+    penalty = read_repetition_penalty(beside) if file.name == "config.json" else 1.0
+    return replace(spec, repetition_penalty=penalty)
 
 
-def _repetition_penalty(config_file: Path) -> float:
-    """What the checkpoint's sampling defaults ask for, in the file beside its config.json."""
-    beside = (
-        "generation_config.json"
-        if config_file.name == "config.json"
-        else f"{config_file.stem}.generation.json"
-    )
-    file = config_file.with_name(beside)
+def read_repetition_penalty(file: Path) -> float:
+    """Read what a generation_config.json asks for; 1, none, where there is no such file."""
     if not file.is_file():
         return 1.0
     data = read_mapping(file, "generation configuration")

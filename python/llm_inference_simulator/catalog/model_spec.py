@@ -249,37 +249,6 @@ class ModelSpec:
             sum(weight_bytes(weight, dtype_bytes, quantization) for weight in model_weights(self))
         )
 
-    def unsupported_by_roofline(self, max_model_len: int) -> str | None:
-        """Say why the roofline would misprice this model, and what to do; None: it does not.
-
-        ``max_model_len`` matters to windows: those that no sequence outgrows change nothing.
-        """
-        if self.mla is not None:
-            return self._refusal(
-                "uses multi-head latent attention",
-                "choose a model with grouped-query attention (`models` lists them)",
-            )
-        if self.windowed_layers and self.window is not None and self.window < max_model_len:
-            return self._refusal(
-                f"attends to a window of {self.window} tokens in {self.windowed_layers} of "
-                f"{self.num_layers} layers, shorter than max_model_len={max_model_len}",
-                f"give --max-model-len {self.window} or less",
-            )
-        if self.global_heads is not None:
-            return self._refusal(
-                "has layers with different attention heads",
-                "choose a model whose layers are alike (`models` lists them)",
-            )
-        if self.quantization is not None and self.quantization.format in ("mxfp4", "nvfp4"):
-            return self._refusal(
-                f"has {self.quantization.format} weights",
-                "use its 16-bit, fp8, int8 or int4 version",
-            )
-        return None
-
-    def _refusal(self, trait: str, remedy: str) -> str:
-        return f"model {self.name!r} {trait}, which the roofline does not price: {remedy}"
-
 
 def weight_bytes(weight: Weight, dtype_bytes: int, quantization: QuantizationSpec | None) -> float:
     """Bytes of one weight, quantised or not."""

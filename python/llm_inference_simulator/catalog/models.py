@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_inference_simulator.catalog.config_keys import ConfigKeys
-from llm_inference_simulator.catalog.model_config import read_model_config
+from llm_inference_simulator.catalog.model_config import (
+    read_model_config,
+    read_repetition_penalty,
+)
 from llm_inference_simulator.catalog.model_spec import ModelSpec
 from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import read_mapping
@@ -77,8 +80,9 @@ def canonical_model_name(name: str) -> str:
 @functools.cache
 def _load_shipped(name: str) -> ModelSpec:
     spec = read_model_config(_CONFIGS / f"{name}.json", name=name)
+    penalty = read_repetition_penalty(_FOLDER / "generation_configs" / f"{name}.json")
     # The file's place on this machine says nothing to a reader of results.
-    return replace(spec, source=name)
+    return replace(spec, source=name, repetition_penalty=penalty)
 
 
 @functools.cache

@@ -143,7 +143,6 @@ def _show_model(spec: ModelSpec) -> None:
         ("windows", _windows_text(spec)),
         ("weights", _weights_text(spec)),
         ("KV cache", f"{spec.kv_bytes_per_token() / 1024:.1f} KiB a token in 16 bits"),
-        ("roofline", spec.unsupported_by_roofline(spec.max_position_embeddings) or "priced"),
     ]
     print_table((), facts)
     print()

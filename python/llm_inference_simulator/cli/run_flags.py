@@ -237,15 +237,34 @@ PERFORMANCE = Group(
             "--performance-model",
             str,
             "NAME",
-            "roofline or vllm_roofline (default: vllm_roofline with calibration data, else "
-            "roofline)",
+            "roofline, vllm_roofline or op_table (default: what the calibration data is for; "
+            "without it op_table where kernel tables of the accelerator come along, else roofline)",
         ),
-        Flag("--calibration-data", str, "FILE", "calibration file (default: none)"),
+        Flag(
+            "--calibration-data",
+            str,
+            "FILE",
+            "calibration file or the name of a shipped one, as h100-sxm (default: the "
+            "accelerator's shipped one, if there is one)",
+        ),
         Flag(
             "--all-reduce",
             str,
             "NAME",
             "ring, tree or auto, the faster for each payload (default: auto)",
+        ),
+        Flag(
+            "--expert-distribution",
+            str,
+            "NAME",
+            "how tokens spread over experts in kernel tables: balanced, power_law_1.01 or "
+            "power_law_1.2 (default: power_law_1.2)",
+        ),
+        Flag(
+            "--expert-load-imbalance",
+            real,
+            "FACTOR",
+            "tokens of the busiest accelerator's experts over the mean (default: 1)",
         ),
     ),
 )
