@@ -16,7 +16,7 @@ from vllm_benchmarks.calibrate import main
 from vllm_benchmarks.runners.statistics import repeated
 from vllm_benchmarks.runners.step_log import StepLog, logging_class
 
-DATA = Path(__file__).parents[2] / "benchmark_data" / "raw" / "vllm_cpu"
+DATA = Path(__file__).parents[2] / "benchmark_data" / "raw" / "vllm_cpu_avx2"
 
 
 class Scheduler:
@@ -96,8 +96,8 @@ def test_a_calibration_of_the_tiny_model(tmp_path: Path) -> None:
     (model / "config.json").write_text((DATA / "model_config.json").read_text())
     output = tmp_path / "calibration.json"
     words = ["--model", str(model), "--xpu", "cpu", "--output", str(output), "--enforce-eager"]
-    words += ["--sparse", "--sparse-points", "8", "--repeats", "2", "--max-context", "512"]
-    words += ["--max-num-seqs", "16", "--max-num-batched-tokens", "1024", "--max-model-len", "2048"]
+    words += ["--sparse", "--sparse-points", "8", "--repeats", "2", "--max-context", "128"]
+    words += ["--max-num-seqs", "16", "--max-num-batched-tokens", "512", "--max-model-len", "1024"]
     assert main(words) == 0
     calibration, _ = load_calibration(output)
     assert calibration.environment["vllm"]
