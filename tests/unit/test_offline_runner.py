@@ -96,7 +96,7 @@ def test_a_calibration_of_the_tiny_model(tmp_path: Path) -> None:
     (model / "config.json").write_text((DATA / "model_config.json").read_text())
     output = tmp_path / "calibration.json"
     words = ["--model", str(model), "--xpu", "cpu", "--output", str(output), "--enforce-eager"]
-    words += ["--sparse", "--sparse-points", "8", "--repeats", "2", "--max-context", "128"]
+    words += ["--sparse", "--sparse-points", "24", "--repeats", "2", "--max-context", "256"]
     words += ["--max-num-seqs", "16", "--max-num-batched-tokens", "512", "--max-model-len", "1024"]
     assert main(words) == 0
     calibration, _ = load_calibration(output)
