@@ -29,6 +29,7 @@ test-py: $(BUILT) ## Python tests: unit, property, analytic, binding
 
 test-slow: $(BUILT) ## Long fuzzing and scale runs
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -q -m "not conformance and not vllm" tests/property
+	$(BIN)/python -m pytest -q -m slow tests/unit tests/analytic tests/binding
 
 conformance: $(BUILT) ## Replay all recorded decisions of the real vLLM scheduler
 	$(BIN)/python -m vllm_benchmarks.replay_decisions tests/golden/*/*.jsonl.gz

@@ -108,11 +108,11 @@ def write_step_log(data: BenchmarkData, path: Path) -> int:
     }
     rows = [row for point in data.points for row in point.steps]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as raw:
-        # No name and no time in the gzip header: equal measurements are equal files.
-        with gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
-            for row in (header, *rows):
-                file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+    lines = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in (header, *rows))
+    # No time in the gzip header: equal measurements are equal files.
+    packed = gzip.compress(lines.encode(), mtime=0)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(packed)
     return len(rows)
 
 

@@ -23,6 +23,8 @@ class ExperimentConfig(Section):
     max_model_len: Count
     kv_cache_tokens: Count
     """Tokens that fit the engine's KV cache."""
+    max_context: Count | None = None
+    """Longest context to measure; None: half of max_model_len. Long ones cost their prefill."""
     sparse: bool = False
     sparse_points: Annotated[int, Field(ge=8, le=4096)] = SPARSE_POINTS
     sampling: Literal["sobol", "latin_hypercube"] = "sobol"
@@ -57,7 +59,7 @@ class ExperimentConfig(Section):
 
     def _full(self) -> list[PlannedPoint]:
         tokens = _octaves(16, self.max_num_batched_tokens)
-        contexts = _octaves(64, self.max_model_len // 2, step=2)
+        contexts = _octaves(64, self._longest, step=2)
         batches = _octaves(1, self.max_num_seqs)
         points = [_prefill(1, n) for n in tokens]
         points += [_prefill(batch, n) for batch in (2, 8) for n in tokens[::2]]
@@ -74,7 +76,7 @@ class ExperimentConfig(Section):
     def _sparse(self) -> list[PlannedPoint]:
         """Corners, which tell a parameter each, and a low-discrepancy sample in log space."""
         most, seqs = self.max_num_batched_tokens, self.max_num_seqs
-        longest = max(64, self.max_model_len // 2)
+        longest = self._longest
         points = [_prefill(1, n) for n in (16, 64, 256, most)]
         points += [_prefill(1, min(most, longest), longest // 2)]
         points += [_decode(batch, c) for batch in (1, 4, max(1, seqs // 2)) for c in (64, longest)]
@@ -93,6 +95,10 @@ class ExperimentConfig(Section):
                     )
                 )
         return points
+
+    @property
+    def _longest(self) -> int:
+        return max(64, self.max_context or self.max_model_len // 2)
 
     def _sample(self) -> list[list[float]]:
         """Rows of four numbers from 0 to 1."""
@@ -158,8 +164,7 @@ def _octaves(low: int, high: int, step: int = 1) -> list[int]:
 
 
 def _log_scale(share: float, low: int, high: int) -> int:
-    growth: float = (max(high, low) / low) ** share
-    return round(low * growth)
+    return round(low * math.pow(max(high, low) / low, share))
 
 
 def _tokens(point: PlannedPoint) -> int:

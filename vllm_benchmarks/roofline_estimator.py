@@ -20,7 +20,7 @@ from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CalibrationError
 from vllm_benchmarks.schema import BenchmarkData, BenchmarkPoint, RequestTiming
 
-_FRONT_END_SHARES = np.linspace(0.0, 0.98, 50)
+_FRONT_END_SHARES = np.linspace(0.0, 0.96, 25)
 """Tried front ends, as shares of the shortest TTFT."""
 
 

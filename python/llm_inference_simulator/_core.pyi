@@ -98,6 +98,10 @@ class OperationCost:
         """What limits it: "compute", "memory", "communication", "latency" or "overhead"."""
 
     @property
+    def linear(self) -> bool:
+        """Whether it runs at the rate of the layers' matrices (else at that of attention)."""
+
+    @property
     def provenance(self) -> str:
         """Its time is "measured", "interpolated", "fitted", "extrapolated" or "analytic"."""
 

@@ -14,6 +14,7 @@ from llm_inference_simulator import SimulatorConfig, simulate
 from llm_inference_simulator.calibration import CalibrationFile, load_calibration
 from llm_inference_simulator.calibration.bench_results import AskedLengths, read_bench_result
 from llm_inference_simulator.calibration.step_data import read_step_logs
+from llm_inference_simulator.calibrators import calibrate_from_steps
 from llm_inference_simulator.calibrators.from_bench import (
     bench_workload,
     measured_config,
@@ -208,6 +209,13 @@ def test_a_synchronous_step_includes_the_scheduler_and_an_asynchronous_one_does_
         "longest_context": 7,
         "seconds": found.seconds,
     }
+
+
+def test_steps_of_a_model_with_windows_are_refused(tmp_path: Path) -> None:
+    words = ["calibrate", "--from-steps", LOGS[0], "--model", "gemma-2-9b", "--xpu", "h100"]
+    with pytest.raises(CalibrationError, match="attends to a window"):
+        calibrate_from_steps([Path(LOGS[0])], model="gemma-2-9b", xpu="h100")
+    assert main([*words, "--output", str(tmp_path / "c.json")]) == 2
 
 
 def test_results_without_lengths_ask_for_them(calibrated: Path) -> None:

@@ -22,6 +22,7 @@ from llm_inference_simulator.validation import (
     read_runs,
     simulate_run,
     summarise,
+    validate,
 )
 from llm_inference_simulator.validation.overhead_fit import fit_overheads
 from tests.unit.test_validation import record, write
@@ -155,6 +156,18 @@ def test_leaving_out_on_the_command_line_takes_no_front_end(
     assert "1 runs cannot tell 4 constants" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not E2E_RUNS.exists(), reason="measured runs not beside this checkout")
+def test_recorded_runs_are_predicted_by_the_shipped_constants() -> None:
+    """They were fitted to these runs: a check that nothing moved, no measure of accuracy."""
+    found = validate(read_runs(E2E_RUNS))
+    summary = summarise(found.fitted)
+    assert summary is not None
+    for metric, most in (("e2e_mean", 3.0), ("itl_mean", 3.0), ("ttft_mean", 8.0)):
+        assert summary["overall"][metric]["count"] == 13
+        assert summary["overall"][metric]["mean"] <= most, metric
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not E2E_RUNS.exists(), reason="measured runs not beside this checkout")
 def test_recorded_runs_are_predicted_by_constants_of_the_others() -> None:
     found = leave_one_out(read_runs(E2E_RUNS))

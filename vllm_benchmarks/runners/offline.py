@@ -1,4 +1,4 @@
-"""Measure vLLM in this process: exact times of exact steps, prompts of token ids, random weights."""
+"""Measure vLLM in this process: exact times of exact steps, with random weights and prompts."""
 
 from __future__ import annotations
 
@@ -149,10 +149,10 @@ def _is_of(point: PlannedPoint, row: dict[str, Any]) -> bool:
     """Whether a step is what the point is about, not its run-up."""
     prefill: int = sum(request[3] for request in row["reqs"])
     if point.kind == "decode":
-        return prefill == 0 and len(row["reqs"]) == point.batch_size
+        return bool(prefill == 0 and len(row["reqs"]) == point.batch_size)
     if point.kind == "mixed":
-        return 0 < prefill < len(row["reqs"])
-    return prefill > 0
+        return bool(0 < prefill < len(row["reqs"]))
+    return bool(prefill > 0)
 
 
 def _environment(version: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,9 @@ def _environment(version: str, arguments: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": "cpu",
-        "engine_arguments": {name: str(value) for name, value in sorted(arguments.items())},
+        "engine_arguments": {
+            name: str(value) for name, value in sorted(arguments.items()) if name != "model"
+        },
     }
     if torch.cuda.is_available():
         found["device"] = torch.cuda.get_device_name(0)

@@ -7,6 +7,7 @@ and kept apart; the answered ones of the point stay.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Any
 
 from vllm_benchmarks.runners.sse_client import (
     Endpoint,
-    RequestFailure,
+    RequestError,
     StreamedAnswer,
     stream_completion,
 )
@@ -50,7 +51,7 @@ class ServerRunner:
         """Send the largest batch once; returns what went wrong if nothing was answered."""
         largest = max(plan, key=lambda point: point.batch_size * point.context_tokens)
         answers = asyncio.run(self._repeat(largest, -1))
-        failed = [answer for answer in answers if isinstance(answer, RequestFailure)]
+        failed = [answer for answer in answers if isinstance(answer, RequestError)]
         if len(failed) < len(answers):
             return None
         return f"{failed[0].kind}: {failed[0]}"
@@ -63,7 +64,7 @@ class ServerRunner:
             answers = asyncio.run(self._repeat(point, repeat))
             good = [answer for answer in answers if isinstance(answer, StreamedAnswer)]
             for answer in answers:
-                if isinstance(answer, RequestFailure):
+                if isinstance(answer, RequestError):
                     failures[answer.kind] += 1
             if good:
                 start_s = min(answer.sent_s for answer in good)
@@ -87,19 +88,19 @@ class ServerRunner:
 
     async def _repeat(
         self, point: PlannedPoint, repeat: int
-    ) -> list[StreamedAnswer | RequestFailure]:
+    ) -> list[StreamedAnswer | RequestError]:
         """All requests of a repeat at once."""
         requests = (self._request(point, repeat, index) for index in range(point.batch_size))
         return await asyncio.gather(*requests)
 
     async def _request(
         self, point: PlannedPoint, repeat: int, index: int
-    ) -> StreamedAnswer | RequestFailure:
+    ) -> StreamedAnswer | RequestError:
         body = self.body(point, repeat, index)
         try:
             answer = await stream_completion(self.endpoint, body)
             return _checked(answer, len(body["prompt"]), body["max_tokens"])
-        except RequestFailure as failure:
+        except RequestError as failure:
             return failure
 
     def body(self, point: PlannedPoint, repeat: int, index: int) -> dict[str, Any]:
@@ -123,13 +124,13 @@ class ServerRunner:
 def _checked(answer: StreamedAnswer, prompt_tokens: int, asked: int) -> StreamedAnswer:
     """Fill in what the server did not say; refuse an answer of another length than asked."""
     if not answer.part_s:
-        raise RequestFailure("empty", "the answer has no output")
+        raise RequestError("empty", "the answer has no output")
     if answer.prompt_tokens is None:
         answer.prompt_tokens = prompt_tokens
     if answer.output_tokens is None:
         answer.output_tokens = len(answer.part_s)
     if answer.output_tokens != asked:
-        raise RequestFailure("short", f"{answer.output_tokens} tokens instead of {asked}")
+        raise RequestError("short", f"{answer.output_tokens} tokens instead of {asked}")
     return answer
 
 
@@ -140,7 +141,7 @@ def _timing(answer: StreamedAnswer, start_s: float) -> RequestTiming:
         output_tokens=max(1, answer.output_tokens or 0),
         start_s=answer.sent_s - start_s,
         ttft_ms=1e3 * (parts[0] - answer.sent_s),
-        gaps_ms=tuple(1e3 * (b - a) for a, b in zip(parts, parts[1:], strict=False)),
+        gaps_ms=tuple(1e3 * (b - a) for a, b in itertools.pairwise(parts)),
     )
 
 

@@ -20,7 +20,7 @@ from llm_inference_simulator.errors import ConfigError
 _LONGEST_LINE = 2**22
 
 
-class RequestFailure(Exception):
+class RequestError(Exception):
     """A request that gave no usable answer; ``kind`` groups such failures."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -67,19 +67,19 @@ class StreamedAnswer:
 
 
 async def stream_completion(endpoint: Endpoint, body: Mapping[str, Any]) -> StreamedAnswer:
-    """Send a request and read its answer; raises :class:`RequestFailure`, and never hangs."""
+    """Send a request and read its answer; raises :class:`RequestError`, and never hangs."""
     try:
         async with asyncio.timeout(endpoint.total_timeout_s):
             return await _stream(endpoint, body)
     except TimeoutError as error:
         limit = str(error) or f"no answer within {endpoint.total_timeout_s:g} s"
-        raise RequestFailure("timeout", limit) from None
+        raise RequestError("timeout", limit) from None
     except ConnectionRefusedError as error:
-        raise RequestFailure("connect", error.strerror or str(error)) from None
+        raise RequestError("connect", error.strerror or str(error)) from None
     except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError) as error:
-        raise RequestFailure("disconnect", f"{type(error).__name__}: {error}") from None
+        raise RequestError("disconnect", f"{type(error).__name__}: {error}") from None
     except OSError as error:
-        raise RequestFailure("connect", error.strerror or str(error)) from None
+        raise RequestError("connect", error.strerror or str(error)) from None
 
 
 async def _stream(endpoint: Endpoint, body: Mapping[str, Any]) -> StreamedAnswer:
@@ -118,30 +118,30 @@ async def _read_answer(
     chunks = _body(endpoint, reader, headers)
     if status != 200:
         text = b"".join([chunk async for chunk in chunks])[:200].decode(errors="replace")
-        raise RequestFailure(f"http {status}", " ".join(text.split()))
+        raise RequestError(f"http {status}", " ".join(text.split()))
     async for data, arrived_s in _events(chunks):
         if data == "[DONE]":
             return
         _take(answer, data, arrived_s)
-    raise RequestFailure("disconnect", "the answer ended without [DONE]")
+    raise RequestError("disconnect", "the answer ended without [DONE]")
 
 
 def _take(answer: StreamedAnswer, data: str, arrived_s: float) -> None:
     try:
         event = json.loads(data)
     except ValueError:
-        raise RequestFailure("malformed", f"an event is not JSON: {data[:80]!r}") from None
+        raise RequestError("malformed", f"an event is not JSON: {data[:80]!r}") from None
     if not isinstance(event, dict):
-        raise RequestFailure("malformed", f"an event is no object: {data[:80]!r}")
+        raise RequestError("malformed", f"an event is no object: {data[:80]!r}")
     if event.get("error") is not None:
-        raise RequestFailure("server error", str(event["error"])[:200])
+        raise RequestError("server error", str(event["error"])[:200])
     usage = event.get("usage")
     if isinstance(usage, dict):
         answer.prompt_tokens = _count(usage.get("prompt_tokens"))
         answer.output_tokens = _count(usage.get("completion_tokens"))
     choices = event.get("choices")
     if not isinstance(choices, list):
-        raise RequestFailure("malformed", f"an event has no choices: {data[:80]!r}")
+        raise RequestError("malformed", f"an event has no choices: {data[:80]!r}")
     # A token that is part of a letter has no text yet: vLLM sends it as an empty text.
     if choices and isinstance(choices[0], dict) and "text" in choices[0]:
         answer.part_s.append(arrived_s)
@@ -171,7 +171,7 @@ async def _read_head(
     first, *lines = head.split("\r\n")
     words = first.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
-        raise RequestFailure("malformed", f"no HTTP answer: {first[:80]!r}")
+        raise RequestError("malformed", f"no HTTP answer: {first[:80]!r}")
     pairs = (line.partition(":") for line in lines if line)
     return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
@@ -186,7 +186,7 @@ async def _body(
             try:
                 size = int(line.split(b";")[0], 16)
             except ValueError:
-                raise RequestFailure("malformed", f"bad chunk size {line[:40]!r}") from None
+                raise RequestError("malformed", f"bad chunk size {line[:40]!r}") from None
             if size == 0:
                 return
             yield await _within(endpoint, reader.readexactly(size))
@@ -207,7 +207,7 @@ async def _within(endpoint: Endpoint, reading: Coroutine[Any, Any, bytes]) -> by
     except TimeoutError:
         raise TimeoutError(f"silent for {endpoint.idle_timeout_s:g} s") from None
     except asyncio.LimitOverrunError:
-        raise RequestFailure("malformed", "a line of the answer has no end") from None
+        raise RequestError("malformed", "a line of the answer has no end") from None
 
 
 def _prefix(path: str) -> str:

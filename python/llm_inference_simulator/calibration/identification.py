@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from llm_inference_simulator.calibration.step_work import OVERHEADS, PARAMETERS,
 LARGEST_RELATIVE_ERROR = 0.2
 """Standard error above which a rate counts as not identified."""
 LARGEST_OVERHEAD_SHARE = 0.1
-"""The same for overheads, as a share of the shortest step."""
+"""The same for overheads, as a share of a short step."""
 SMALLEST_SHARE = 0.05
 """A step tells something about a parameter if this share of its time is charged to it."""
 FEWEST_SHAPES = 3
@@ -34,6 +35,8 @@ FALLBACKS: dict[str, str | None] = {
 }
 """What a parameter is taken from where it is not identified (None: zero); the others must be."""
 
+
+HIDDEN_BANDWIDTH = "decode_effective_bandwidth_gbps"
 
 MAY_BE_HIDDEN = (
     "decode_attention_effective_tflops",
@@ -67,15 +70,19 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             bound = attention[:, phase : phase + 1] > SMALLEST_SHARE
             told[ties.free.index(index)] = _shapes(bound, cells)[0]
     errors = _standard_errors(data, share, cost)
-    shortest = float(data.seconds.min())
+    shortest = float(np.quantile(data.seconds, 0.05))
     found = []
     for column, index in enumerate(ties.free):
         name = PARAMETERS[index]
         if name in OVERHEADS:
-            # What an overhead adds to the shortest step, with as many requests as that one has.
+            # Of a short step; the very shortest may be a measuring error.
             largest = LARGEST_OVERHEAD_SHARE * shortest
             if errors[column] > largest:
-                reason = f"its standard error is {errors[column] * 1e6:.3g} us"
+                reason = (
+                    f"its standard error is {errors[column] * 1e6:.3g} us"
+                    if math.isfinite(errors[column])
+                    else "no step tells it apart from the other parameters"
+                )
                 found.append(Doubt(name, reason, errors[column] / largest))
             continue
         if told[column] < FEWEST_SHAPES:
@@ -84,7 +91,11 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             continue
         relative = errors[column] / free[column] if free[column] > 0 else np.inf
         if relative > LARGEST_RELATIVE_ERROR:
-            reason = f"its standard error is {relative:.0%}"
+            reason = (
+                f"its standard error is {relative:.0%}"
+                if math.isfinite(relative)
+                else "no step tells it apart from the other parameters"
+            )
             found.append(Doubt(name, reason, relative / LARGEST_RELATIVE_ERROR))
     order = list(FALLBACKS)
     return sorted(
@@ -94,6 +105,21 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
             order.index(doubt.name) if doubt.name in order else len(order),
         ),
     )
+
+
+def hidden_by_arithmetic(
+    found: list[Doubt], data: Observations, cells: NDArray[np.int64], cost: Array
+) -> bool:
+    """Whether the only doubt is a bandwidth that no step is bound by, for arithmetic is slower.
+
+    So it is on processors without matrix units for the weights' format.
+    """
+    unbound = [doubt.name for doubt in found] == [HIDDEN_BANDWIDTH] and math.isinf(
+        found[0].relative_error
+    )
+    decode = PARAMETERS.index("decode_effective_tflops")
+    share = data.work.costs(cost)[:, decode : decode + 1] / data.work.seconds(cost)[:, None]
+    return bool(unbound and _shapes(share > SMALLEST_SHARE, cells)[0] >= FEWEST_SHAPES)
 
 
 def _shapes(told: NDArray[np.bool_], cells: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from llm_inference_simulator.errors import CalibrationError
 
 _ROUNDS = 8
 """Of assigning operations to a side of the roof and solving again; it settles within a few."""
-_POLISHED = 2
+_POLISHED = 4
 """Starts that are refined; the others were worse after the rounds."""
 _WIDEST_SCALE = 0.1
 _NARROWEST_SCALE = 1e-4

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator.calibration.identification import (
     FALLBACKS,
+    HIDDEN_BANDWIDTH,
     MAY_BE_HIDDEN,
     Doubt,
     doubts,
+    hidden_by_arithmetic,
     measure_next,
 )
 from llm_inference_simulator.calibration.parameters import (
@@ -49,6 +51,8 @@ BOOTSTRAP_SAMPLES = 200
 MOST_STEPS = 3000
 """More steps are thinned out evenly over the grid of shapes: they would only repeat themselves."""
 OUTLIER_DEVIATIONS = 6.0
+_FEWEST_OF_A_CELL = 3
+_LONE_FACTOR = 2.0
 _FOLDS = 5
 _LARGEST_RATE = 1e9
 
@@ -100,7 +104,7 @@ def fit_steps(
         weights=shape_weights(steps),
     )
     progress("fitting")
-    outliers = _outliers(every, solve(every, Ties.none()))
+    outliers = _outliers(every, _cell_numbers(steps), solve(every, Ties.none()))
     kept = np.flatnonzero(~outliers)
     data = every.take(kept)
     cells = _cell_numbers([steps[row] for row in kept])
@@ -177,10 +181,18 @@ def shape_weights(steps: Sequence[MeasuredStep]) -> Array:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _outliers(data: Observations, cost: Array) -> NDArray[np.bool_]:
+def _outliers(data: Observations, cells: NDArray[np.int64], cost: Array) -> NDArray[np.bool_]:
+    """Steps that differ from the others of their cell: what a whole cell shows is no accident.
+
+    A cell of one or two steps is compared with the fit, and must be off by a factor.
+    """
     residuals = data.residuals(cost)
-    limit = OUTLIER_DEVIATIONS * max(noise(residuals), 1e-3)
-    return np.asarray(np.abs(residuals - np.median(residuals)) > limit, dtype=np.bool_)
+    usual = np.array([np.median(residuals[cells == cell]) for cell in range(cells.max() + 1)])
+    alone = np.bincount(cells)[cells] < _FEWEST_OF_A_CELL
+    deviations = residuals - np.where(alone, 0.0, usual[cells])
+    limit = OUTLIER_DEVIATIONS * max(noise(deviations), 1e-3)
+    limits = np.where(alone, max(limit, np.log(_LONE_FACTOR)), limit)
+    return np.asarray(np.abs(deviations) > limits, dtype=np.bool_)
 
 
 def _identified(
@@ -193,8 +205,10 @@ def _identified(
         cost = solve(data, ties)
         found = doubts(data, cells, ties, cost) or _needless(data, ties, cost)
         if not found:
-            return cost, ties, given_up
+            return _with_hidden_bandwidth(data, cost), ties, given_up
         doubt = next((each for each in found if each.name in FALLBACKS), None)
+        if doubt is None and hidden_by_arithmetic(found, data, cells, cost):
+            doubt = found[0]
         if doubt is None:
             raise CalibrationError(
                 f"{found[0].name} cannot be told from these steps ({found[0].reason}): measure "
@@ -204,8 +218,25 @@ def _identified(
         ties = _tied(ties, doubt.name)
 
 
+def _with_hidden_bandwidth(data: Observations, cost: Array) -> Array:
+    """Where arithmetic hides all traffic, take the least bandwidth at which it does.
+
+    That of the operation with the fewest operations a byte: within what was measured a higher one
+    would give the same times.
+    """
+    if cost[5] > 0:
+        return cost
+    rows = ~data.work.with_prefill
+    operations, traffic = data.work.linear_operations[rows], data.work.linear_bytes[rows]
+    used = (operations > 0) & (traffic > 0)
+    hidden = cost.copy()
+    hidden[5] = cost[3] * float((operations[used] / traffic[used]).min())
+    hidden[2] = cost[2] or hidden[5]
+    return hidden
+
+
 def _tied(ties: Ties, name: str) -> Ties:
-    source = FALLBACKS[name]
+    source = FALLBACKS.get(name)
     to = None if source is None else PARAMETERS.index(source)
     return ties.tie(PARAMETERS.index(name), to)
 
@@ -327,11 +358,18 @@ def _knees(cost: Array) -> dict[str, float]:
 
 
 def _assumption(doubt: Doubt) -> str:
+    if doubt.name == HIDDEN_BANDWIDTH:
+        return "the least that arithmetic hides"
     source = FALLBACKS[doubt.name]
     return "zero" if source is None else f"equal to {source}"
 
 
 def _warning(doubt: Doubt, covered: CalibratedRange) -> str:
+    if doubt.name == HIDDEN_BANDWIDTH:
+        return (
+            f"{doubt.name} is not identified ({doubt.reason}) and assumed {_assumption(doubt)}: "
+            "arithmetic bounds decode on this machine, steps are right without it"
+        )
     return (
         f"{doubt.name} is not identified ({doubt.reason}) and assumed {_assumption(doubt)}: to "
         f"measure it, add {measure_next(doubt.name, covered)}"

@@ -35,18 +35,6 @@ PARAMETERS = (
 RATES = PARAMETERS[:6]
 OVERHEADS = PARAMETERS[6:]
 
-_LINEAR = (
-    "qkv_projection",
-    "output_projection",
-    "mlp_up",
-    "mlp_down",
-    "experts_up",
-    "experts_down",
-    "shared_expert_up",
-    "shared_expert_down",
-)
-"""Operations at the rate of the layers' weights; all others run at the rate of attention."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepWork:
@@ -121,20 +109,21 @@ def step_work(steps: Sequence[MeasuredStep], breakdown: Breakdown) -> StepWork:
         key = (
             step.prefill_seqs, step.prefill_tokens, step.prefill_attention_pairs,
             step.prefill_context_tokens, step.decode_seqs, step.decode_context_tokens,
-            step.sampled_seqs,
+            step.sampled_seqs, step.prefill_window_pairs, step.prefill_window_tokens,
+            step.decode_window_tokens,
         )  # fmt: skip
         if key not in known:
             known[key] = breakdown(step.shape)
         parts.append(known[key])
-    names = dict.fromkeys(
-        name
+    names = {
+        name: cost.linear
         for part in known.values()
         for name, cost in part.items()
         if cost.bound not in ("communication", "overhead")
-    )
-    linear = [name for name in names if name in _LINEAR]
+    }
+    linear = [name for name, is_linear in names.items() if is_linear]
     attention = [name for name in names if name.startswith("attention_")]
-    other = [name for name in names if name not in _LINEAR]
+    other = [name for name, is_linear in names.items() if not is_linear]
     return StepWork(
         linear_operations=_table(parts, linear, "operations", 1e-12),
         linear_bytes=_table(parts, linear, "bytes", 1e-9),

@@ -174,6 +174,11 @@ impl PyOperationCost {
     }
 
     #[getter]
+    const fn linear(&self) -> bool {
+        self.0.linear
+    }
+
+    #[getter]
     fn provenance(&self) -> &'static str {
         self.0.provenance.as_str()
     }

@@ -90,6 +90,8 @@ pub struct OperationCost {
     pub bound: Bound,
     /// Where its time comes from.
     pub provenance: Provenance,
+    /// Whether it runs at the rate of the layers' matrices.
+    pub linear: bool,
 }
 
 /// A collective's time: `wire` × bytes / bandwidth + `hops` × latency.
@@ -205,6 +207,7 @@ impl Roofline {
                     seconds: operation.repeat * seconds,
                     bound,
                     provenance: Provenance::Analytic,
+                    linear: operation.kind == Kind::LinearKernel,
                 }
             })
             .collect();
@@ -215,6 +218,7 @@ impl Roofline {
             seconds: self.overhead_seconds(&x),
             bound: Bound::Overhead,
             provenance: Provenance::Analytic,
+            linear: false,
         });
         components
     }

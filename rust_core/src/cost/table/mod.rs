@@ -251,6 +251,7 @@ impl Table {
                 seconds,
                 bound: term.bound.or_else(|| work.map(|part| part.bound)).unwrap_or(Bound::Latency),
                 provenance: term.provenance,
+                linear: work.is_some_and(|part| part.linear),
             });
         }
         parts

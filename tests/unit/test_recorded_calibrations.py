@@ -1,0 +1,84 @@
+"""Recorded truth: calibrations from measurements of real vLLM predict loads of its server."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from llm_inference_simulator.calibration import CalibrationFile, load_calibration
+from llm_inference_simulator.calibration.bench_results import read_bench_result
+from llm_inference_simulator.calibrators import calibrate_from_bench, calibrate_from_steps
+from llm_inference_simulator.calibrators.from_bench import (
+    bench_workload,
+    measured_config,
+    predict_means,
+)
+from llm_inference_simulator.config import EngineConfig
+from vllm_benchmarks.data_collector import read_points, write_step_log
+from vllm_benchmarks.roofline_estimator import estimate_from_server
+
+DATA = Path(__file__).parents[2] / "benchmark_data"
+RAW = DATA / "raw" / "vllm_cpu_avx2"
+STEPS = DATA / "processed" / "vllm_cpu_avx2" / "steps.jsonl.gz"
+MODEL = str(RAW / "model_config.json")
+ENGINE = {
+    "max_num_seqs": 32,
+    "max_num_batched_tokens": 1024,
+    "max_model_len": 2048,
+    "enable_prefix_caching": False,
+    "async_scheduling": False,
+}
+
+
+def errors(calibration: CalibrationFile, load: str) -> dict[str, float]:
+    bench = read_bench_result(RAW / f"bench_serve_{load}.json")
+    config = measured_config(calibration, MODEL, "cpu", ENGINE)
+    predicted = predict_means(config, calibration, bench_workload(bench))
+    return {name: predicted[name] / value - 1 for name, value in bench.means_ms.items()}
+
+
+def test_steps_and_one_light_run_predict_other_loads() -> None:
+    made = calibrate_from_steps([STEPS], model=MODEL, xpu="cpu", bootstrap_samples=20).calibration
+    # This processor has no matrix unit for bf16: arithmetic bounds decode too.
+    assert made.assumed["decode_effective_bandwidth_gbps"] == "the least that arithmetic hides"
+    config = measured_config(made, MODEL, "cpu", {})
+    corrected, correction = calibrate_from_bench(made, RAW / "bench_serve_rate_1.json", config)
+    assert max(map(abs, correction.errors.values())) < 0.02
+    assert corrected.front_end is not None
+    assert errors(corrected, "rate_3") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.05)
+    assert errors(corrected, "light") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.1)
+
+
+def test_a_servers_answers_alone_predict_a_load() -> None:
+    points = RAW / "points_server.jsonl"
+    data = read_points(points)
+    # The model's path in the file is relative to the checkout.
+    header = data.header.model_copy(update={"model": MODEL})
+    made = estimate_from_server(
+        points,
+        data.model_copy(update={"header": header}),
+        engine=EngineConfig(),
+        bootstrap_samples=20,
+        progress=lambda _: None,
+    ).calibration
+    assert made.front_end is not None
+    assert 2 < made.front_end.request_latency_ms < 12
+    assert errors(made, "rate_3") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.1)
+
+
+def test_processed_steps_come_from_the_raw_points(tmp_path: Path) -> None:
+    log = tmp_path / "steps.jsonl.gz"
+    write_step_log(read_points(RAW / "points_offline.jsonl"), log)
+    # Compressed bytes differ between versions of zlib.
+    assert gzip.decompress(log.read_bytes()) == gzip.decompress(STEPS.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["vllm_cpu", "vllm_cpu_avx2"])
+def test_the_shipped_calibrations_load_and_say_what_they_are(name: str) -> None:
+    calibration, _ = load_calibration(DATA / "calibration" / f"{name}.json")
+    assert calibration.xpu == "cpu"
+    assert calibration.held_out_error is not None
+    assert calibration.held_out_error.mean_absolute_percent < 10
+    assert calibration.provenance["data_sha256"]
