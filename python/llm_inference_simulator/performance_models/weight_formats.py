@@ -42,7 +42,9 @@ class WeightFormats:
         if spec is None:
             return WeightFormat(DTYPE_BYTES, "linear_kernel", "bfloat16")
         if component not in spec.components:
-            return WeightFormat(DTYPE_BYTES, "kernel", "bfloat16")
+            # Where quantised matrices are multiplied in 16 bits too, all run at one rate.
+            widened = self.compute_dtype == self.dense_dtype
+            return WeightFormat(DTYPE_BYTES, "linear_kernel" if widened else "kernel", "bfloat16")
         return WeightFormat(
             (spec.bits + spec.overhead_bits) / 8,
             "linear_kernel",
