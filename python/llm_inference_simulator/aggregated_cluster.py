@@ -1,15 +1,17 @@
-"""An aggregated cluster: equal engines behind one router, each doing prefill and decode."""
+"""An aggregated cluster: pools of engines behind one router, each doing prefill and decode."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_inference_simulator.cluster import EngineSettings
 from llm_inference_simulator.config import EngineConfig, SimulatorConfig
+from llm_inference_simulator.errors import ConfigError
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import CostModel, Simulation
-    from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.workload import Workload
 
 NS_PER_MS = 1_000_000
@@ -43,26 +45,41 @@ def engine_settings(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Equal engines as the core takes them."""
+
+    settings: EngineSettings
+    cost_model: CostModel
+    n_engines: int
+
+
 def build_simulation(
     config: SimulatorConfig,
-    plan: MemoryPlan,
-    cost_model: CostModel,
+    pools: Sequence[Pool],
     workload: Workload,
     *,
     record_steps: bool,
     record_decisions: bool,
 ) -> Simulation:
-    """Hand the cluster of ``config`` and its workload to the core."""
+    """Hand the cluster of ``config`` and its workload to the core.
+
+    Raises :class:`ConfigError` where pools cannot share prefixes.
+    """
     from llm_inference_simulator._core import Simulation
 
-    settings = engine_settings(
-        config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
-    )
     block_offsets = block_ids = None
-    if workload.segments is not None and config.engine.enable_prefix_caching:
-        block_offsets, block_ids = workload.segments.blocks(config.engine.block_size)
+    sizes = {pool.settings.block_size for pool in pools if pool.settings.enable_prefix_caching}
+    if workload.segments is not None and sizes:
+        if len(sizes) > 1:
+            differing = " and ".join(map(str, sorted(sizes)))
+            raise ConfigError(
+                f"cluster.pools have block_size={differing} with prefix caching, but shared "
+                "prefixes are found by blocks of one size: give the pools the same"
+            )
+        block_offsets, block_ids = workload.segments.blocks(sizes.pop())
     return Simulation(
-        pools=[(settings, cost_model, config.cluster.n_engines)],
+        pools=[(pool.settings, pool.cost_model, pool.n_engines) for pool in pools],
         router=config.cluster.router,
         arrival_ns=workload.arrival_ns,
         prompt_tokens=workload.prompt_tokens,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -64,60 +64,6 @@ class Section(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             raise ConfigError(f"{source}: {_explain(cls, error)}") from None
-
-
-class ClusterConfig(Section):
-    """Nodes, accelerators and how they are divided into engines."""
-
-    n_nodes: Count = 1
-    n_xpus_per_node: Count | None = None
-    """Accelerators in a node; None: exactly what the parallel layout needs."""
-    tensor_parallel_size: Count = 1
-    data_parallel_size: Engines | None = None
-    """Number of engines; None: as many as the accelerators allow, or 1."""
-    router: Literal["round_robin", "least_outstanding"] = "round_robin"
-
-    @model_validator(mode="after")
-    def _layout_fits(self) -> Self:
-        tp, per_node = self.tensor_parallel_size, self.n_xpus_per_node
-        if per_node is None:
-            if self.n_nodes > 1:
-                raise ValueError(
-                    f"n_nodes={self.n_nodes} needs n_xpus_per_node: give the accelerators in a node"
-                )
-            return self
-        if tp > per_node:
-            raise ValueError(
-                f"tensor_parallel_size={tp} exceeds n_xpus_per_node={per_node}: a tensor-parallel "
-                "group must lie inside a node; lower it or use larger nodes"
-            )
-        possible = (per_node // tp) * self.n_nodes
-        if self.data_parallel_size is not None and self.data_parallel_size > possible:
-            raise ValueError(
-                f"data_parallel_size={self.data_parallel_size} engines of "
-                f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
-                f"accelerators: at most {possible} do"
-            )
-        if self.n_engines > MOST_ENGINES:
-            raise ValueError(
-                f"n_nodes={self.n_nodes} of n_xpus_per_node={per_node} make {self.n_engines} "
-                f"engines of tensor_parallel_size={tp}: at most {MOST_ENGINES} are simulated"
-            )
-        return self
-
-    @property
-    def n_engines(self) -> int:
-        """Number of engines that the layout makes."""
-        if self.data_parallel_size is not None:
-            return self.data_parallel_size
-        if self.n_xpus_per_node is None:
-            return 1
-        return (self.n_xpus_per_node // self.tensor_parallel_size) * self.n_nodes
-
-    @property
-    def n_xpus_used(self) -> int:
-        """Accelerators that belong to an engine."""
-        return self.n_engines * self.tensor_parallel_size
 
 
 class EngineConfig(Section):
@@ -219,6 +165,137 @@ class PerformanceModelConfig(Section):
                 "performance_model=roofline: use vllm_roofline or leave it out"
             )
         return self
+
+
+class PoolConfig(Section):
+    """Equal engines of a cluster; what is left out is the whole configuration's."""
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """Names the pool in results; None: pool0, pool1, … by its place."""
+    xpu: str | None = None
+    """Catalogue name, or path of a YAML file; None: the configuration's ``xpu``."""
+    n_engines: Engines | None = None
+    """None: as many as ``n_xpus`` allow, or 1."""
+    n_xpus: Count | None = None
+    """Accelerators of the pool; None: exactly what its engines need."""
+    tensor_parallel_size: Count = 1
+    engine: EngineConfig | None = None
+    """Engine settings; those not set here are the configuration's ``engine``."""
+    performance: PerformanceModelConfig | None = None
+    """What prices its steps; None: the configuration's ``performance``."""
+
+    @model_validator(mode="after")
+    def _engines_fit(self) -> Self:
+        if self.n_xpus is None:
+            return self
+        tp, possible = self.tensor_parallel_size, self.n_xpus // self.tensor_parallel_size
+        if possible < (self.n_engines or 1):
+            wanted = f"n_engines={self.n_engines}" if self.n_engines else "an engine"
+            raise ValueError(
+                f"n_xpus={self.n_xpus} do not hold {wanted} of tensor_parallel_size={tp}: at most "
+                f"{possible} fit; raise n_xpus or lower the others"
+            )
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of engines."""
+        if self.n_engines is not None:
+            return self.n_engines
+        return 1 if self.n_xpus is None else self.n_xpus // self.tensor_parallel_size
+
+
+class ClusterConfig(Section):
+    """Nodes, accelerators and how they are divided into engines."""
+
+    n_nodes: Count = 1
+    n_xpus_per_node: Count | None = None
+    """Accelerators in a node; None: exactly what the parallel layout needs."""
+    tensor_parallel_size: Count = 1
+    data_parallel_size: Engines | None = None
+    """Number of engines; None: as many as the accelerators allow, or 1."""
+    router: Literal["round_robin", "least_outstanding"] = "round_robin"
+    pools: tuple[PoolConfig, ...] = ()
+    """Groups of equal engines; none: one group that the fields above describe."""
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> Self:
+        if not self.pools:
+            return self
+        for field in ("n_nodes", "n_xpus_per_node", "tensor_parallel_size", "data_parallel_size"):
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"{field}={getattr(self, field)} describes a cluster without pools, but pools "
+                    "are given: set each pool's own n_engines and tensor_parallel_size"
+                )
+        names = [pool.name for pool in self.named_pools]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"pools: two are named {twice!r}: give each a name of its own")
+        if self.n_engines > MOST_ENGINES:
+            raise ValueError(
+                f"pools make {self.n_engines} engines: at most {MOST_ENGINES} are simulated"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> Self:
+        tp, per_node = self.tensor_parallel_size, self.n_xpus_per_node
+        if per_node is None:
+            if self.n_nodes > 1:
+                raise ValueError(
+                    f"n_nodes={self.n_nodes} needs n_xpus_per_node: give the accelerators in a node"
+                )
+            return self
+        if tp > per_node:
+            raise ValueError(
+                f"tensor_parallel_size={tp} exceeds n_xpus_per_node={per_node}: a tensor-parallel "
+                "group must lie inside a node; lower it or use larger nodes"
+            )
+        possible = (per_node // tp) * self.n_nodes
+        if self.data_parallel_size is not None and self.data_parallel_size > possible:
+            raise ValueError(
+                f"data_parallel_size={self.data_parallel_size} engines of "
+                f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
+                f"accelerators: at most {possible} do"
+            )
+        if self.n_engines > MOST_ENGINES:
+            raise ValueError(
+                f"n_nodes={self.n_nodes} of n_xpus_per_node={per_node} make {self.n_engines} "
+                f"engines of tensor_parallel_size={tp}: at most {MOST_ENGINES} are simulated"
+            )
+        return self
+
+    @property
+    def n_engines(self) -> int:
+        """Number of engines that the layout makes."""
+        if self.pools:
+            return sum(pool.size for pool in self.pools)
+        if self.data_parallel_size is not None:
+            return self.data_parallel_size
+        if self.n_xpus_per_node is None:
+            return 1
+        return (self.n_xpus_per_node // self.tensor_parallel_size) * self.n_nodes
+
+    @property
+    def n_xpus_used(self) -> int:
+        """Accelerators that belong to an engine."""
+        return sum(pool.size * pool.tensor_parallel_size for pool in self.named_pools)
+
+    @property
+    def named_pools(self) -> tuple[PoolConfig, ...]:
+        """Every pool with a name and a number of engines; one where none are given."""
+        if not self.pools:
+            only = PoolConfig(
+                name="engines",
+                n_engines=self.n_engines,
+                tensor_parallel_size=self.tensor_parallel_size,
+            )
+            return (only,)
+        return tuple(
+            pool if pool.name is not None else pool.model_copy(update={"name": f"pool{index}"})
+            for index, pool in enumerate(self.pools)
+        )
 
 
 class WorkloadConfig(Section):
@@ -373,6 +450,52 @@ class SimulatorConfig(Section):
     measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)
     seed: Seed = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_pools(cls, data: Any) -> Any:
+        """Give each pool the engine settings that it does not set itself.
+
+        Where every pool names its accelerator, the configuration needs none: take the first.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("cluster"), Mapping):
+            return data
+        cluster: Mapping[str, Any] = data["cluster"]
+        pools = cluster.get("pools")
+        if not isinstance(pools, tuple) or not all(isinstance(pool, Mapping) for pool in pools):
+            return data
+        engine, filled = data.get("engine", {}), []
+        for pool in pools:
+            own = pool.get("engine")
+            merges = isinstance(own, Mapping) and isinstance(engine, Mapping)
+            filled.append({**pool, "engine": {**engine, **own}} if merges else pool)
+        xpus = [pool.get("xpu") for pool in pools]
+        xpu = {"xpu": xpus[0]} if xpus and None not in xpus and "xpu" not in data else {}
+        return {**data, **xpu, "cluster": {**cluster, "pools": tuple(filled)}}
+
+    @model_validator(mode="after")
+    def _pool_engines_are_valid(self) -> Self:
+        for index, pool in enumerate(self.cluster.pools):
+            try:
+                self.engine_of(pool)
+            except ConfigError as error:
+                raise ValueError(f"cluster.pools.{index}.engine{error}") from None
+        return self
+
+    def engine_of(self, pool: PoolConfig) -> EngineConfig:
+        """Engine settings of a pool: its own over the configuration's."""
+        if pool.engine is None:
+            return self.engine
+        own = pool.engine.model_dump(exclude_unset=True)
+        return EngineConfig.parse({**self.engine.model_dump(), **own}, source="")
+
+    def performance_of(self, pool: PoolConfig) -> PerformanceModelConfig:
+        """What prices the steps of a pool."""
+        return self.performance if pool.performance is None else pool.performance
+
+    def xpu_of(self, pool: PoolConfig) -> str:
+        """Accelerator of a pool."""
+        return self.xpu if pool.xpu is None else pool.xpu
+
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
         duration, warm_up = self.workload.duration, self.measurement.warm_up
@@ -397,7 +520,11 @@ class SimulatorConfig(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` turns into an equal configuration."""
-        return self.model_dump(mode="json", exclude_unset=False)
+        data = self.model_dump(mode="json", exclude_unset=False)
+        for dumped, pool in zip(data["cluster"]["pools"], self.cluster.pools, strict=True):
+            if pool.engine is not None:
+                dumped["engine"] = self.engine_of(pool).model_dump(mode="json")
+        return data
 
 
 def _tuples(data: Any) -> Any:
@@ -447,7 +574,10 @@ def _explain(section: type[Section], error: ValidationError) -> str:
 
 def _section_at(section: type[Section], path: tuple[int | str, ...]) -> type[Section]:
     for part in path:
-        annotation = section.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            section = annotation
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                section = inner
     return section

@@ -64,31 +64,62 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What ran, resolved from the configuration: names, capacity, workload, peaks."""
+class PoolSetup:
+    """Equal engines, resolved: accelerators, capacity, prices."""
 
-    config: SimulatorConfig
-    version: str
-    model_name: str
-    parameter_count: int
+    name: str
     xpu_name: str
+    n_engines: int
+    tensor_parallel_size: int
     capacity: Capacity
-    workload_description: str
-    max_concurrency: int | None
     performance_model: str
     performance_description: str
-    request_rate: float | None = None
-    """Requests per second, infinity where all arrive at once; None: times of a trace."""
     calibration_file: str | None = None
     calibration_sha256: str | None = None
     peak_flops: float | None = None
     """Operations per second and accelerator; None where unknown."""
     peak_bandwidth: float | None = None
     """Bytes per second and accelerator; None where unknown."""
+
+    @property
+    def n_xpus(self) -> int:
+        """Accelerators that belong to an engine."""
+        return self.n_engines * self.tensor_parallel_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What ran, resolved from the configuration: names, pools, workload."""
+
+    config: SimulatorConfig
+    version: str
+    model_name: str
+    parameter_count: int
+    pools: tuple[PoolSetup, ...]
+    """In the order of the engines' indices."""
+    workload_description: str
+    max_concurrency: int | None
+    request_rate: float | None = None
+    """Requests per second, infinity where all arrive at once; None: times of a trace."""
     config_is_complete: bool = True
     """False where a workload or a performance model was passed beside the configuration."""
     warnings: tuple[str, ...] = ()
     """Findings of capacity, workload and performance model."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """Memory and KV cache of an engine of the first pool."""
+        return self.pools[0].capacity
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt + output that every engine takes."""
+        return min(pool.capacity.max_model_len for pool in self.pools)
+
+    @property
+    def pool_of_engine(self) -> tuple[PoolSetup, ...]:
+        """The pool of each engine."""
+        return tuple(pool for pool in self.pools for _ in range(pool.n_engines))
 
 
 class SimulationResult:
@@ -147,7 +178,7 @@ class SimulationResult:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the numbers must know; empty for a healthy run."""
-        max_model_len = self.setup.capacity.max_model_len
+        max_model_len = self.setup.max_model_len
         findings = [
             self._interruption(),
             self._nothing_counted(),
@@ -205,20 +236,24 @@ class SimulationResult:
             "max_concurrency": self.setup.max_concurrency,
             **self._body,
             "measurement": self._measurement(),
-            "capacity": self._capacity(),
+            "capacity": _capacity_summary(self.setup.capacity),
+            "pools": [self._pool(pool) for pool in self.setup.pools],
             "utilisation": self._utilisation(),
-            "engines": [self._engine(index) for index in range(len(self.engines))],
+            "engines": [
+                self._engine(index, pool.name)
+                for index, pool in enumerate(self.setup.pool_of_engine)
+            ],
             "warnings": list(self.warnings),
             "provenance": {
                 "version": self.setup.version,
                 "seed": self.config.seed,
                 "model": self.setup.model_name,
-                "xpu": self.setup.xpu_name,
+                "xpu": self.setup.pools[0].xpu_name,
                 "workload": self.setup.workload_description,
-                "performance_model": self.setup.performance_model,
-                "performance_description": self.setup.performance_description,
-                "calibration_file": self.setup.calibration_file,
-                "calibration_sha256": self.setup.calibration_sha256,
+                "performance_model": self.setup.pools[0].performance_model,
+                "performance_description": self.setup.pools[0].performance_description,
+                "calibration_file": self.setup.pools[0].calibration_file,
+                "calibration_sha256": self.setup.pools[0].calibration_sha256,
                 "trace_hash": f"{self.trace_hash:016x}",
                 "config_is_complete": self.setup.config_is_complete,
             },
@@ -240,21 +275,25 @@ class SimulationResult:
             "completion_rate_while_loaded": window.completion_rate_while_loaded,
         }
 
-    def _capacity(self) -> dict[str, Any]:
-        capacity = self.setup.capacity
+    def _pool(self, pool: PoolSetup) -> dict[str, Any]:
+        engines = [
+            engine
+            for engine, own in zip(self.engines, self.setup.pool_of_engine, strict=True)
+            if own is pool
+        ]
         return {
-            "num_gpu_blocks": capacity.num_gpu_blocks,
-            "block_size": capacity.block_size,
-            "kv_cache_tokens": capacity.kv_cache_tokens,
-            "max_model_len": capacity.max_model_len,
-            "weight_bytes_per_rank": capacity.weight_bytes_per_rank,
-            "activation_bytes": capacity.activation_bytes,
-            "runtime_bytes": capacity.runtime_bytes,
-            "kv_cache_bytes": capacity.kv_cache_bytes,
-            "kv_bytes_per_token": capacity.kv_bytes_per_token,
-            "kv_bytes_per_token_per_rank": capacity.kv_bytes_per_token_per_rank,
-            "usable_bytes": capacity.usable_bytes,
-            "total_bytes": capacity.total_bytes,
+            "name": pool.name,
+            "xpu": pool.xpu_name,
+            "n_engines": pool.n_engines,
+            "n_xpus": pool.n_xpus,
+            "tensor_parallel_size": pool.tensor_parallel_size,
+            "requests": sum(engine.requests for engine in engines),
+            "busy_share": self._busy_share(engines),
+            "capacity": _capacity_summary(pool.capacity),
+            "performance_model": pool.performance_model,
+            "performance_description": pool.performance_description,
+            "calibration_file": pool.calibration_file,
+            "calibration_sha256": pool.calibration_sha256,
         }
 
     @property
@@ -264,23 +303,35 @@ class SimulationResult:
         arrived = arrival[arrival >= 0]
         return (self.now_ns - int(arrived.min())) / NS_PER_S if len(arrived) else 0.0
 
+    def _busy_share(self, engines: Sequence[EngineStats]) -> float | None:
+        available = self._span_s * len(engines)
+        busy = sum(engine.busy_ns for engine in engines) / NS_PER_S
+        return busy / available if available else None
+
     def _utilisation(self) -> dict[str, Any]:
         """Shares over the whole run, warm-up included: what the engines did, not what counted."""
-        available = self._span_s * len(self.engines)
-        busy = sum(engine.busy_ns for engine in self.engines) / NS_PER_S
-        operations = sum(engine.operations for engine in self.engines)
-        traffic = sum(engine.bytes for engine in self.engines)
+        pools = self.setup.pool_of_engine
+        size = [pool.tensor_parallel_size for pool in pools]
         return {
             "span_s": self._span_s,
-            "engine_busy_share": busy / available if available else None,
-            "mfu": _share(operations, self.setup.peak_flops, available),
-            "memory_bandwidth_utilisation": _share(traffic, self.setup.peak_bandwidth, available),
+            "engine_busy_share": self._busy_share(self.engines),
+            "mfu": _share(
+                [n * engine.operations for n, engine in zip(size, self.engines, strict=True)],
+                [pool.peak_flops for pool in pools],
+                [n * self._span_s for n in size],
+            ),
+            "memory_bandwidth_utilisation": _share(
+                [n * engine.bytes for n, engine in zip(size, self.engines, strict=True)],
+                [pool.peak_bandwidth for pool in pools],
+                [n * self._span_s for n in size],
+            ),
         }
 
-    def _engine(self, index: int) -> dict[str, Any]:
+    def _engine(self, index: int, pool: str) -> dict[str, Any]:
         engine, total = self.engines[index], self.engines[index].total
         return {
             "engine": index,
+            "pool": pool,
             "requests": engine.requests,
             "steps": engine.steps,
             "preemptions": engine.preemptions,
@@ -371,8 +422,29 @@ def strict_json(value: Any) -> Any:
     return value
 
 
-def _share(amount: float, peak_per_s: float | None, seconds: float) -> float | None:
-    """Used share of a peak; None where the peak or the amount is unknown."""
-    if not peak_per_s or not seconds or not amount:
+def _share(
+    amounts: Sequence[float], peaks_per_s: Sequence[float | None], seconds: Sequence[float]
+) -> float | None:
+    """Used share of the engines' peaks; None where a peak or the amounts are unknown."""
+    known = [peak for peak in peaks_per_s if peak]
+    if len(known) < len(peaks_per_s):
         return None
-    return amount / (peak_per_s * seconds)
+    possible = sum(peak * span for peak, span in zip(known, seconds, strict=True))
+    return sum(amounts) / possible if possible and sum(amounts) else None
+
+
+def _capacity_summary(capacity: Capacity) -> dict[str, Any]:
+    return {
+        "num_gpu_blocks": capacity.num_gpu_blocks,
+        "block_size": capacity.block_size,
+        "kv_cache_tokens": capacity.kv_cache_tokens,
+        "max_model_len": capacity.max_model_len,
+        "weight_bytes_per_rank": capacity.weight_bytes_per_rank,
+        "activation_bytes": capacity.activation_bytes,
+        "runtime_bytes": capacity.runtime_bytes,
+        "kv_cache_bytes": capacity.kv_cache_bytes,
+        "kv_bytes_per_token": capacity.kv_bytes_per_token,
+        "kv_bytes_per_token_per_rank": capacity.kv_bytes_per_token_per_rank,
+        "usable_bytes": capacity.usable_bytes,
+        "total_bytes": capacity.total_bytes,
+    }

@@ -19,6 +19,7 @@ LAYERS = [
     {"capacity", "capacity_remedies", "performance_models"},
     {"aggregated_cluster", "metrics", "diagnostics", "tables", "decisions"},
     {"results", "progress_bar"},
+    {"pools"},
     {"simulation"},
     {"cli"},
 ]

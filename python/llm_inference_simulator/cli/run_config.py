@@ -24,7 +24,8 @@ def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
     data: dict[str, Any] = {}
     if config_file is not None:
         data = read_mapping(Path(config_file), "--config")
-    missing = [name for name in ("model", "xpu") if name not in data and name not in flags]
+    needed = ("model",) if _pools_name_xpus(data) else ("model", "xpu")
+    missing = [name for name in needed if name not in data and name not in flags]
     if missing:
         raise ConfigError(
             f"{' and '.join(f'--{name}' for name in missing)} missing: name a model and an "
@@ -39,6 +40,14 @@ def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
         return SimulatorConfig.from_dict(data, source=config_file or "")
     except ConfigError as error:
         raise ConfigError(_name_flags(str(error), flags, config_file)) from None
+
+
+def _pools_name_xpus(data: Mapping[str, Any]) -> bool:
+    cluster = data.get("cluster")
+    pools = cluster.get("pools") if isinstance(cluster, Mapping) else None
+    if not isinstance(pools, list) or not pools:
+        return False
+    return all(isinstance(pool, Mapping) and "xpu" in pool for pool in pools)
 
 
 def _put(data: dict[str, Any], section: str, field: str, value: Any) -> None:
