@@ -190,6 +190,7 @@ class Simulation:
         after: NDArray[np.int64] | None = None,
         block_offsets: NDArray[np.int64] | None = None,
         block_ids: NDArray[np.int64] | None = None,
+        transfer: Any = None,
         request_latency_ns: int = 0,
         response_latency_ns: int = 0,
         record_steps: bool = False,
@@ -201,6 +202,9 @@ class Simulation:
 
         ``block_ids[block_offsets[i]:block_offsets[i + 1]]`` names the contents of request i's first
         blocks: equal numbers mean equal tokens up to the end of the block.
+
+        ``transfer`` has the attributes of ``cluster.TransferSettings``; clusters of prefill and
+        decode engines need it.
         """
 
     def run_slice(self, max_events: int) -> Progress:

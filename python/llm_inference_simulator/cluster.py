@@ -29,3 +29,18 @@ class EngineSettings:
     step_overhead_ns: int = 0
     batching_strategy: Literal["continuous", "static", "windowed"] = "continuous"
     batch_window_ns: int = 0
+    role: Literal["aggregated", "prefill", "decode"] = "aggregated"
+    link_bytes_per_s: int = 0
+    """What its link to engines of the other role carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSettings:
+    """How keys and values go from prefill to decode engines (docs/spec.md, section 12)."""
+
+    kv_bytes_per_token: int
+    fabric_bytes_per_s: int | None = None
+    """Of all transfers together; None: only the engines' links bound them."""
+    latency_ns: int = 0
+    layers: int = 0
+    """Layers that are sent one after the other while a prompt is computed; 0: all after it."""

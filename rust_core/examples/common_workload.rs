@@ -1,7 +1,7 @@
 //! The common workload for profilers: 512 prompt tokens, 128 output tokens, one engine at a batch of
 //! about 11. `valgrind --tool=callgrind` on it counts the instructions of the core alone.
 
-use _core::config::{Batching, EngineSettings, SchedulingPolicy};
+use _core::config::{Batching, EngineSettings, Role, SchedulingPolicy};
 use _core::cost::{CostModel, FixedCost};
 use _core::error::SimError;
 use _core::router::RoutingPolicy;
@@ -40,6 +40,8 @@ fn main() -> Result<(), SimError> {
         async_scheduling: false,
         step_overhead: SimDuration::default(),
         batching: Batching::Continuous,
+        role: Role::Aggregated,
+        link_bytes_per_s: 0,
     };
     let cost = FixedCost {
         step_ns: 8_000_000,

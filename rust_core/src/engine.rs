@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::config::EngineSettings;
 use crate::cost::{CostModel, StepTotals};
 use crate::error::SimError;
+use crate::ids::SlotId;
 use crate::recorder::{
     Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
 };
-use crate::scheduler::{NewRequest, Scheduler, StepPlan};
+use crate::scheduler::{Ended, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
 
@@ -54,10 +55,24 @@ pub(crate) struct Engine {
     device_free: SimTime,
     /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
     logged: VecDeque<(usize, bool)>,
+    /// Requests whose blocks the latest schedule reserved.
+    reserved: Vec<Reservation>,
+    hands_over_early: bool,
+    /// Requests whose prompts the latest steps complete, where that is noted.
+    handing: Vec<Handing>,
     step_ends: Vec<u64>,
     totals: StepTotals,
     counts: EngineCounts,
     hash: TraceHash,
+}
+
+/// A request whose prompt is complete when a step has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handing {
+    pub(crate) request: u32,
+    pub(crate) slot: SlotId,
+    pub(crate) start: SimTime,
+    pub(crate) end: SimTime,
 }
 
 /// What an engine counts.
@@ -94,6 +109,9 @@ impl Engine {
             spare: Vec::new(),
             device_free: SimTime::ZERO,
             logged: VecDeque::new(),
+            reserved: Vec::new(),
+            hands_over_early: false,
+            handing: Vec::new(),
             step_ends: Vec::new(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -135,6 +153,9 @@ impl Engine {
         let mut plan = self.spare.pop().unwrap_or_default();
         self.scheduler.schedule(now, step, &mut plan);
         self.record_decisions(&plan, now, records);
+        if !plan.reserved.is_empty() {
+            self.note_reserved(&plan.reserved);
+        }
         if plan.is_empty() {
             let preempted = !plan.preempted.is_empty();
             self.spare.push(plan);
@@ -150,6 +171,10 @@ impl Engine {
         let start = now.after(self.overhead)?.max(self.device_free);
         let end = start.after(duration)?;
         self.device_free = end;
+        if self.hands_over_early {
+            let handing = |(request, slot)| Handing { request, slot, start, end };
+            self.handing.extend(self.scheduler.handing_over(&plan).map(handing));
+        }
         self.record_step(&plan, duration, end);
         if let Some(rows) = &mut records.steps {
             self.record_row(&plan, rows, start, end);
@@ -158,21 +183,62 @@ impl Engine {
         Ok(Outcome::Step(end))
     }
 
-    /// Process the output of the step that ends now; `delivered` is when clients see it. Completed
-    /// requests are appended to `answered`.
+    fn note_reserved(&mut self, reserved: &[Reservation]) {
+        self.reserved.extend_from_slice(reserved);
+        if self.scheduler.kv().caches_prefixes() {
+            for reservation in reserved {
+                self.counts.prefix_queries +=
+                    u64::from(reservation.tokens) + u64::from(reservation.cached) + 1;
+                self.counts.prefix_hits += u64::from(reservation.cached);
+            }
+        }
+    }
+
+    /// The reservations made since the last call.
+    pub(crate) fn take_reserved(&mut self) -> Vec<Reservation> {
+        std::mem::take(&mut self.reserved)
+    }
+
+    /// Note which requests' prompts a step completes when it is dispatched.
+    pub(crate) fn hand_over_early(&mut self) {
+        self.hands_over_early = true;
+    }
+
+    /// The requests whose prompts the steps complete that were dispatched since the last call.
+    pub(crate) fn take_handing(&mut self) -> Vec<Handing> {
+        std::mem::take(&mut self.handing)
+    }
+
+    /// The blocks of a request that left this prefill engine have been sent.
+    pub(crate) fn sent(&mut self, slot: SlotId) {
+        self.scheduler.sent(slot);
+    }
+
+    /// The keys and values of a request have arrived in this decode engine.
+    pub(crate) fn receive(&mut self, slot: SlotId) {
+        self.scheduler.receive(slot);
+    }
+
+    /// Process the output of the step that ends now; `delivered` is when clients see it. Requests
+    /// that got their last token here are appended to `ended`.
     pub(crate) fn complete(
         &mut self,
         delivered: SimTime,
         records: &mut Records,
-        answered: &mut Vec<u32>,
+        ended: &mut Vec<Ended>,
     ) {
         let Some(plan) = self.in_flight.pop_front() else { return };
         for &request in &plan.first_tokens {
             records.requests.first_token(request, delivered);
         }
-        self.scheduler.complete(&plan, |span, output| {
-            records.requests.completed(span, output, delivered);
-            answered.push(span.request);
+        let index = self.index;
+        self.scheduler.complete(&plan, |end| {
+            if end.held_by.is_some() {
+                records.requests.span_broken(index, end.span);
+            } else {
+                records.requests.completed(end.span, end.output, delivered);
+            }
+            ended.push(end);
         });
         self.spare.push(plan);
         self.log_update(records);
@@ -194,7 +260,7 @@ impl Engine {
             records.requests.preempted(request);
         }
         for &span in &plan.broken_spans {
-            records.requests.span_broken(span);
+            records.requests.span_broken(self.index, span);
         }
         if records.decisions.is_some() && self.scheduler.has_requests() {
             self.log_decision(plan, records);

@@ -12,6 +12,7 @@ pub mod error;
 mod event;
 mod ids;
 mod kv_cache;
+mod link;
 pub mod recorder;
 pub mod replay;
 pub mod router;

@@ -44,8 +44,34 @@ pub struct RequestColumns {
     pub status: Vec<Status>,
     /// First and last step of the last span of steps that gave it tokens.
     span: Vec<(u32, u32)>,
-    /// Earlier spans of requests that were interrupted, in order of their ends.
-    broken_spans: Vec<Span>,
+    /// Earlier spans of requests that were interrupted, and their engines, in order of their ends.
+    broken_spans: Vec<(u32, Span)>,
+    /// How requests went from prefill to decode engines, where there are such.
+    pub handover: Option<HandoverColumns>,
+}
+
+/// One value a request: how it went from a prefill to a decode engine.
+#[derive(Clone, Debug)]
+pub struct HandoverColumns {
+    /// The prefill engine, −1 if none.
+    pub prefill_engine: Vec<i32>,
+    /// When the decode engine had reserved blocks and the first bytes existed.
+    pub transfer_start_ns: Vec<i64>,
+    /// When the decode engine had all keys and values.
+    pub transfer_end_ns: Vec<i64>,
+    /// Tokens whose keys and values were sent.
+    pub transfer_tokens: Vec<u32>,
+}
+
+impl HandoverColumns {
+    pub(crate) fn new(requests: usize) -> Self {
+        Self {
+            prefill_engine: vec![-1; requests],
+            transfer_start_ns: vec![NEVER; requests],
+            transfer_end_ns: vec![NEVER; requests],
+            transfer_tokens: vec![0; requests],
+        }
+    }
 }
 
 impl RequestColumns {
@@ -62,6 +88,7 @@ impl RequestColumns {
             status: vec![Status::Unfinished; requests],
             span: vec![(0, 0); requests],
             broken_spans: Vec::new(),
+            handover: None,
         }
     }
 
@@ -99,8 +126,8 @@ impl RequestColumns {
         self.first_token_ns[request as usize] = nanos(now);
     }
 
-    pub(crate) fn span_broken(&mut self, span: Span) {
-        self.broken_spans.push(span);
+    pub(crate) fn span_broken(&mut self, engine: u32, span: Span) {
+        self.broken_spans.push((engine, span));
     }
 
     pub(crate) fn completed(&mut self, span: Span, output: u32, now: SimTime) {
@@ -118,17 +145,19 @@ impl RequestColumns {
         wanted: impl Fn(usize) -> bool,
         mut take: impl FnMut(usize, Span),
     ) {
-        let mut broken: Vec<&Span> =
-            self.broken_spans.iter().filter(|span| wanted(span.request as usize)).collect();
-        broken.sort_by_key(|span| span.request);
+        let mut broken: Vec<&(u32, Span)> =
+            self.broken_spans.iter().filter(|(_, span)| wanted(span.request as usize)).collect();
+        broken.sort_by_key(|(_, span)| span.request);
         let mut earlier = broken.into_iter().peekable();
         for (request, &(first, last)) in (0_u32..).zip(&self.span) {
             let row = request as usize;
             let selected = self.status[row] == Status::Completed && wanted(row);
             let engine = usize::try_from(self.engine[row]).unwrap_or(0);
-            while let Some(&span) = earlier.next_if(|span| span.request == request) {
+            while let Some(&(earlier_engine, span)) =
+                earlier.next_if(|(_, span)| span.request == request)
+            {
                 if selected {
-                    take(engine, span);
+                    take(earlier_engine as usize, span);
                 }
             }
             if selected {

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, event, given
 from hypothesis import settings as hypothesis_settings
 
 import llm_inference_simulator._core as core
-from llm_inference_simulator.cluster import EngineSettings
-from tests.reference.cluster import Cluster, Job, Run, Sums
+from llm_inference_simulator.cluster import EngineSettings, TransferSettings
+from tests.reference.cluster import Cluster, Job, Run, Sums, Transfers
 from tests.reference.scheduler import Settings
 
 Costs = tuple[int, int, int, int]
@@ -33,6 +33,7 @@ class Case:
     max_concurrency: int | None = None
     request_latency_ns: int = 0
     response_latency_ns: int = 0
+    transfers: Transfers | None = None
 
 
 def fixed_ns(costs: Costs, sums: Sums) -> int:
@@ -57,6 +58,7 @@ def run_reference(case: Case) -> Run:
         case.max_concurrency,
         case.request_latency_ns,
         case.response_latency_ns,
+        transfers=case.transfers,
     ).simulate()
 
 
@@ -78,6 +80,7 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
         "after": column([job.after for job in case.jobs]),
         "block_offsets": column([sum(lengths[:i]) for i in range(len(lengths) + 1)]),
         "block_ids": column([block for job in case.jobs for block in job.blocks]),
+        "transfer": case.transfers and TransferSettings(**asdict(case.transfers)),
         "max_concurrency": case.max_concurrency,
         "request_latency_ns": case.request_latency_ns,
         "response_latency_ns": case.response_latency_ns,
@@ -236,6 +239,36 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
+@st.composite
+def disaggregated_cases(draw: st.DrawFn) -> Case:
+    """Prefill and decode engines in any order, on links where transfers take a while."""
+    case = draw(cases())
+    settings = case.engines[0][0]
+    roles = draw(st.permutations(["prefill", "decode", *draw(st.lists(ROLES, max_size=3))]))
+    engines = []
+    for role in roles:
+        own = draw(engine_settings()) if draw(st.booleans()) else settings
+        engine = replace(
+            own,
+            role=role,
+            block_size=settings.block_size,
+            batching_strategy="continuous",
+            link_bytes_per_s=draw(LINK_BYTES_PER_S),
+        )
+        engines.append((engine, draw(st.sampled_from([costs for _, costs in case.engines]))))
+    transfers = Transfers(
+        draw(st.sampled_from([1, 7, 100])),
+        draw(st.none() | LINK_BYTES_PER_S),
+        draw(st.sampled_from([0, 0, 1, 40])),
+        draw(st.sampled_from([0, 0, 1, 3])),
+    )
+    return replace(case, engines=tuple(engines), transfers=transfers)
+
+
+ROLES = st.sampled_from(["prefill", "decode"])
+LINK_BYTES_PER_S = st.sampled_from([10**8, 3 * 10**8, 10**9, 10**9, 2 * 10**9 + 1, 10**12])
+
+
 slow_to_draw = hypothesis_settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -252,6 +285,21 @@ def test_core_equals_reference(case: Case) -> None:
     if any(row["status"] == 2 for row in expected.requests):
         event("rejected")
     assert_equal(finish(build_core(case)), expected)
+
+
+@slow_to_draw
+@given(disaggregated_cases())
+def test_disaggregated_core_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    starts = Counter(
+        row["transfer_end_ns"] for row in expected.requests if row["transfer_end_ns"] >= 0
+    )
+    event(f"transfers: {min(3, sum(starts.values()))}")
+    if any(row["preemptions"] for row in expected.requests):
+        event("preempted")
+    assert_equal(finish(build_core(case)), expected)
+    sliced = finish(build_core(case, record_steps=False), 1)
+    assert rows_of(sliced.request_columns()) == expected.requests
 
 
 TWO_BLOCKS = Settings(

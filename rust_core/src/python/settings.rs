@@ -3,8 +3,29 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::config::{Batching, EngineSettings, SchedulingPolicy};
+use crate::config::{Batching, EngineSettings, Role, SchedulingPolicy};
+use crate::simulation::TransferSettings;
 use crate::time::SimDuration;
+
+/// `cluster.TransferSettings`, by its attributes.
+#[derive(FromPyObject)]
+pub(crate) struct TransferArgument {
+    kv_bytes_per_token: u64,
+    fabric_bytes_per_s: Option<u64>,
+    latency_ns: u64,
+    layers: u32,
+}
+
+impl TransferArgument {
+    pub(crate) fn settings(&self) -> TransferSettings {
+        TransferSettings {
+            kv_bytes_per_token: self.kv_bytes_per_token,
+            fabric_bytes_per_s: self.fabric_bytes_per_s,
+            latency: SimDuration::from_nanos(self.latency_ns),
+            layers: self.layers,
+        }
+    }
+}
 
 /// `cluster.EngineSettings`, by its attributes.
 #[derive(FromPyObject)]
@@ -26,6 +47,8 @@ pub(crate) struct EngineSettingsArgument {
     step_overhead_ns: u64,
     batching_strategy: String,
     batch_window_ns: u64,
+    role: String,
+    link_bytes_per_s: u64,
 }
 
 impl EngineSettingsArgument {
@@ -50,6 +73,16 @@ impl EngineSettingsArgument {
                 return Err(PyValueError::new_err(message));
             }
         };
+        let role = match self.role.as_str() {
+            "aggregated" => Role::Aggregated,
+            "prefill" => Role::Prefill,
+            "decode" => Role::Decode,
+            other => {
+                let message =
+                    format!("role={other:?}: must be 'aggregated', 'prefill' or 'decode'");
+                return Err(PyValueError::new_err(message));
+            }
+        };
         Ok(EngineSettings {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
@@ -66,6 +99,8 @@ impl EngineSettingsArgument {
             async_scheduling: self.async_scheduling,
             step_overhead: SimDuration::from_nanos(self.step_overhead_ns),
             batching,
+            role,
+            link_bytes_per_s: self.link_bytes_per_s,
         })
     }
 }

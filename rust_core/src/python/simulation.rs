@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 
 use super::cost::{PyCostModel, PyStepShape, Raised};
 use super::errors::to_python;
-use super::settings::EngineSettingsArgument;
+use super::settings::{EngineSettingsArgument, TransferArgument};
 use crate::cost::StepShape;
 use crate::engine::EngineStats;
 use crate::error::SimError;
@@ -171,7 +171,7 @@ impl PySimulation {
     #[new]
     #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
                         max_concurrency=None, priority=None, after=None, block_offsets=None,
-                        block_ids=None,
+                        block_ids=None, transfer=None,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
                         record_decisions=false))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
@@ -188,6 +188,7 @@ impl PySimulation {
         after: Option<PyReadonlyArray1<'_, i64>>,
         block_offsets: Option<PyReadonlyArray1<'_, i64>>,
         block_ids: Option<PyReadonlyArray1<'_, i64>>,
+        transfer: Option<TransferArgument>,
         request_latency_ns: u64,
         response_latency_ns: u64,
         record_steps: bool,
@@ -219,6 +220,7 @@ impl PySimulation {
             _ => None,
         };
         let options = Options {
+            transfer: transfer.map(|argument| argument.settings()),
             request_latency: SimDuration::from_nanos(request_latency_ns),
             response_latency: SimDuration::from_nanos(response_latency_ns),
             record_steps,
@@ -280,6 +282,17 @@ impl PySimulation {
         columns.set_item("engine", wide(py, &requests.engine))?;
         let status: Vec<u8> = requests.status.iter().map(|&status| status as u8).collect();
         columns.set_item("status", status.into_pyarray(py))?;
+        if let Some(handover) = &requests.handover {
+            columns.set_item("prefill_engine", wide(py, &handover.prefill_engine))?;
+            let times = [
+                ("transfer_start_ns", &handover.transfer_start_ns),
+                ("transfer_end_ns", &handover.transfer_end_ns),
+            ];
+            for (name, column) in times {
+                columns.set_item(name, column.clone().into_pyarray(py))?;
+            }
+            columns.set_item("transfer_tokens", wide(py, &handover.transfer_tokens))?;
+        }
         Ok(columns)
     }
 

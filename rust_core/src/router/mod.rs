@@ -24,39 +24,55 @@ impl RoutingPolicy {
     }
 }
 
-/// A policy at work.
+/// A policy at work on some of a cluster's engines.
 #[derive(Clone, Debug)]
-pub(crate) enum Router {
-    RoundRobin { engines: u32, next: u32 },
+pub(crate) struct Router {
+    /// The engines, in order; policies know them by their place.
+    engines: Vec<u32>,
+    /// The place of each engine of the cluster.
+    places: Vec<u32>,
+    choice: Choice,
+}
+
+#[derive(Clone, Debug)]
+enum Choice {
+    RoundRobin { next: u32 },
     LeastOutstanding(LeastOutstanding),
 }
 
 impl Router {
-    pub(crate) fn new(policy: RoutingPolicy, engines: u32) -> Self {
-        match policy {
-            RoutingPolicy::RoundRobin => Self::RoundRobin { engines, next: 0 },
+    pub(crate) fn new(policy: RoutingPolicy, engines: Vec<u32>) -> Self {
+        let choice = match policy {
+            RoutingPolicy::RoundRobin => Choice::RoundRobin { next: 0 },
             RoutingPolicy::LeastOutstanding => {
-                Self::LeastOutstanding(LeastOutstanding::new(engines as usize))
+                Choice::LeastOutstanding(LeastOutstanding::new(engines.len()))
             }
+        };
+        let last = engines.last().map_or(0, |&engine| engine as usize + 1);
+        let mut places = vec![0; last];
+        for (place, &engine) in (0_u32..).zip(&engines) {
+            places[engine as usize] = place;
         }
+        Self { engines, places, choice }
     }
 
     /// Choose an engine for the next request.
     pub(crate) fn route(&mut self) -> u32 {
-        match self {
-            Self::RoundRobin { engines, next } => {
-                let engine = *next;
-                *next = if engine + 1 == *engines { 0 } else { engine + 1 };
-                engine
+        let place = match &mut self.choice {
+            Choice::RoundRobin { next } => {
+                let place = *next;
+                *next = if place as usize + 1 == self.engines.len() { 0 } else { place + 1 };
+                place
             }
-            Self::LeastOutstanding(router) => router.route(),
-        }
+            Choice::LeastOutstanding(router) => router.route(),
+        };
+        self.engines[place as usize]
     }
 
     /// `count` requests of `engine` were answered.
     pub(crate) fn answered(&mut self, engine: u32, count: usize) {
-        if let Self::LeastOutstanding(router) = self {
-            router.answered(engine, count);
+        if let Choice::LeastOutstanding(router) = &mut self.choice {
+            router.answered(self.places[engine as usize], count);
         }
     }
 }

@@ -21,6 +21,17 @@ pub(crate) struct Admission {
     pub(crate) queried: u32,
 }
 
+/// A request whose blocks were reserved for keys and values that a prefill engine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) request: u32,
+    pub(crate) slot: SlotId,
+    /// Tokens that must be sent.
+    pub(crate) tokens: u32,
+    /// Tokens that it found in the prefix cache instead.
+    pub(crate) cached: u32,
+}
+
 /// One scheduled request, as decision traces have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -43,6 +54,8 @@ pub(crate) struct StepPlan {
     pub(crate) step: u32,
     pub(crate) shape: StepShape,
     pub(crate) admitted: Vec<Admission>,
+    /// Requests whose blocks were reserved.
+    pub(crate) reserved: Vec<Reservation>,
     /// Requests that were preempted.
     pub(crate) preempted: Vec<u32>,
     /// Requests whose first token this step gives.
@@ -52,7 +65,7 @@ pub(crate) struct StepPlan {
     /// Every scheduled request in order, where decisions are recorded.
     pub(crate) rows: Vec<Row>,
     /// Slots whose last token this step gives, in scheduled order.
-    pub(super) finishing: Vec<SlotId>,
+    pub(crate) finishing: Vec<SlotId>,
 }
 
 impl StepPlan {
@@ -60,6 +73,7 @@ impl StepPlan {
         self.step = step;
         self.shape = StepShape::default();
         self.admitted.clear();
+        self.reserved.clear();
         self.preempted.clear();
         self.first_tokens.clear();
         self.broken_spans.clear();

@@ -1,5 +1,6 @@
 //! A request inside an engine, and the order of the running ones.
 
+use super::NewRequest;
 use crate::ids::{NONE, SlotId};
 use crate::kv_cache::CopyId;
 use crate::time::SimTime;
@@ -19,6 +20,14 @@ pub(crate) enum State {
     Leaving,
     /// Preempted while its last token was on the way; still in the waiting queue.
     LeavingPreempted,
+    /// In the waiting queue of a decode engine, its keys and values in a prefill engine.
+    Remote,
+    /// Its blocks are reserved and its keys and values on their way.
+    Receiving,
+    /// Its keys and values have arrived.
+    Received,
+    /// Out of the running requests of a prefill engine, its blocks held until they are sent.
+    Sending,
 }
 
 /// One request. Most of its life it sits in the decode set and is not touched at all.
@@ -29,6 +38,8 @@ pub(crate) struct Slot {
     /// Tokens it will generate.
     pub(crate) output: u32,
     pub(crate) state: State,
+    /// Whether its blocks are held after its last token here: a decode engine needs them.
+    pub(crate) hands_over: bool,
     /// Tokens with keys and values in the cache once the scheduled steps have run.
     pub(crate) computed: u32,
     /// Prompt and generated tokens once the scheduled steps have run.
@@ -68,20 +79,16 @@ pub(crate) struct Order {
 }
 
 impl Slot {
-    pub(crate) const fn new(
-        request: u32,
-        prompt: u32,
-        output: u32,
-        joined: SimTime,
-        order: Order,
-    ) -> Self {
+    pub(crate) const fn new(new: &NewRequest, joined: SimTime) -> Self {
+        let order = Order { priority: new.priority, arrival: new.arrival, request: new.request };
         Self {
-            request,
-            prompt,
-            output,
-            state: State::Waiting,
+            request: new.request,
+            prompt: new.prompt,
+            output: new.output,
+            state: if new.remote { State::Remote } else { State::Waiting },
+            hands_over: new.hands_over,
             computed: 0,
-            num_tokens: prompt,
+            num_tokens: new.prompt + new.generated,
             base: 0,
             last_tick: 0,
             bucket_prev: NONE,
