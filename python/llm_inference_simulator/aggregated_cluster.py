@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from llm_inference_simulator.cluster import EngineSettings
+from llm_inference_simulator.cluster import EngineSettings, TransferSettings
 from llm_inference_simulator.config import EngineConfig, SimulatorConfig
 from llm_inference_simulator.errors import ConfigError
 
@@ -18,7 +18,12 @@ NS_PER_MS = 1_000_000
 
 
 def engine_settings(
-    engine: EngineConfig, *, max_model_len: int, num_gpu_blocks: int
+    engine: EngineConfig,
+    *,
+    max_model_len: int,
+    num_gpu_blocks: int,
+    role: Literal["aggregated", "prefill", "decode"] = "aggregated",
+    link_bytes_per_s: int = 0,
 ) -> EngineSettings:
     """Resolve an engine's configuration to the numbers that the core takes.
 
@@ -42,6 +47,8 @@ def engine_settings(
         step_overhead_ns=round(engine.scheduling_overhead_ms * NS_PER_MS),
         batching_strategy=engine.batching_strategy,
         batch_window_ns=round(engine.batch_window_ms * NS_PER_MS),
+        role=role,
+        link_bytes_per_s=link_bytes_per_s,
     )
 
 
@@ -61,6 +68,7 @@ def build_simulation(
     *,
     record_steps: bool,
     record_decisions: bool,
+    transfer: TransferSettings | None = None,
 ) -> Simulation:
     """Hand the cluster of ``config`` and its workload to the core.
 
@@ -89,6 +97,7 @@ def build_simulation(
         after=workload.after,
         block_offsets=block_offsets,
         block_ids=block_ids,
+        transfer=transfer,
         request_latency_ns=round(config.front_end.request_latency_ms * NS_PER_MS),
         response_latency_ns=round(config.front_end.response_latency_ms * NS_PER_MS),
         record_steps=record_steps,

@@ -172,6 +172,8 @@ class PoolConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] | None = None
     """Names the pool in results; None: pool0, pool1, … by its place."""
+    role: Literal["aggregated", "prefill", "decode"] = "aggregated"
+    """Prefill engines compute prompts and first tokens, decode engines what follows."""
     xpu: str | None = None
     """Catalogue name, or path of a YAML file; None: the configuration's ``xpu``."""
     n_engines: Engines | None = None
@@ -183,6 +185,8 @@ class PoolConfig(Section):
     """Engine settings; those not set here are the configuration's ``engine``."""
     performance: PerformanceModelConfig | None = None
     """What prices its steps; None: the configuration's ``performance``."""
+    transfer_bandwidth_gb_s: PositiveReal | None = None
+    """Of an engine's link to those of the other role; None: ``transfer.bandwidth_gb_s``."""
 
     @model_validator(mode="after")
     def _engines_fit(self) -> Self:
@@ -232,6 +236,12 @@ class ClusterConfig(Section):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"pools: two are named {twice!r}: give each a name of its own")
+        roles = {pool.role for pool in self.pools}
+        if roles not in ({"aggregated"}, {"prefill", "decode"}):
+            raise ValueError(
+                f"pools have the role {' and '.join(sorted(roles))}: give all aggregated engines, "
+                "or prefill engines and decode engines"
+            )
         if self.n_engines > MOST_ENGINES:
             raise ValueError(
                 f"pools make {self.n_engines} engines: at most {MOST_ENGINES} are simulated"
@@ -283,6 +293,11 @@ class ClusterConfig(Section):
         return sum(pool.size * pool.tensor_parallel_size for pool in self.named_pools)
 
     @property
+    def is_disaggregated(self) -> bool:
+        """Whether prefill and decode have engines of their own."""
+        return any(pool.role != "aggregated" for pool in self.pools)
+
+    @property
     def named_pools(self) -> tuple[PoolConfig, ...]:
         """Every pool with a name and a number of engines; one where none are given."""
         if not self.pools:
@@ -296,6 +311,21 @@ class ClusterConfig(Section):
             pool if pool.name is not None else pool.model_copy(update={"name": f"pool{index}"})
             for index, pool in enumerate(self.pools)
         )
+
+
+class TransferConfig(Section):
+    """How keys and values go from prefill to decode engines (docs/spec.md, section 12)."""
+
+    bandwidth_gb_s: Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | None = None
+    """Of each engine's link in GB/s, concurrent transfers together; disaggregation needs it."""
+    latency_ms: Milliseconds = 0.0
+    """From the reservation of blocks until bytes flow."""
+    fabric_bandwidth_gb_s: Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Of all transfers together in GB/s; None: only the engines' links bound them."""
+    mode: Literal["after_prefill", "layerwise"] = "after_prefill"
+    """layerwise: layers are sent while a prompt's last step computes the next ones."""
 
 
 class WorkloadConfig(Section):
@@ -444,6 +474,7 @@ class SimulatorConfig(Section):
     """Catalogue name, or path of a YAML file."""
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+    transfer: TransferConfig = Field(default_factory=TransferConfig)
     front_end: FrontEndConfig = Field(default_factory=FrontEndConfig)
     performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
@@ -481,6 +512,28 @@ class SimulatorConfig(Section):
                 raise ValueError(f"cluster.pools.{index}.engine{error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _transfers_are_possible(self) -> Self:
+        pools = [pool for pool in self.cluster.named_pools if pool.role != "aggregated"]
+        for pool in pools:
+            strategy = self.engine_of(pool).batching_strategy
+            if strategy != "continuous":
+                raise ValueError(
+                    f"batching_strategy={strategy!r} of pool {pool.name}: prefill and decode "
+                    "engines batch continuously; leave it out"
+                )
+            if pool.transfer_bandwidth_gb_s is None and self.transfer.bandwidth_gb_s is None:
+                raise ValueError(
+                    f"transfer.bandwidth_gb_s is missing: pool {pool.name} needs the bandwidth of "
+                    "its engines' links; give --transfer-bandwidth GB_PER_S"
+                )
+        if not pools and self.transfer != TransferConfig():
+            raise ValueError(
+                "transfer describes what goes from prefill to decode engines, but there are none: "
+                "give --disaggregated, or pools with roles, or leave it out"
+            )
+        return self
+
     def engine_of(self, pool: PoolConfig) -> EngineConfig:
         """Engine settings of a pool: its own over the configuration's."""
         if pool.engine is None:
@@ -491,6 +544,11 @@ class SimulatorConfig(Section):
     def performance_of(self, pool: PoolConfig) -> PerformanceModelConfig:
         """What prices the steps of a pool."""
         return self.performance if pool.performance is None else pool.performance
+
+    def link_bytes_per_s(self, pool: PoolConfig) -> int:
+        """Bandwidth of each of a pool's engines to those of the other role; 0 without one."""
+        own = pool.transfer_bandwidth_gb_s or self.transfer.bandwidth_gb_s or 0.0
+        return 0 if pool.role == "aggregated" else max(1, round(own * 1e9))
 
     def xpu_of(self, pool: PoolConfig) -> str:
         """Accelerator of a pool."""

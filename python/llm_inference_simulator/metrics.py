@@ -254,6 +254,28 @@ def summarise(
     return body
 
 
+def summarise_transfers(
+    columns: Columns,
+    completed: NDArray[np.bool_],
+    kv_bytes_per_token: int,
+    percentiles: Sequence[float],
+) -> dict[str, Any]:
+    """Transfers of keys and values of ``completed`` requests (docs/spec.md, section 12).
+
+    ``transfer`` runs from the later of the reservation and the first bytes to the arrival of the
+    last; ``second_token`` is the gap after the first token at the client. None where undefined.
+    """
+    moved = completed & (columns["transfer_end_ns"] >= 0)
+    durations = (columns["transfer_end_ns"] - columns["transfer_start_ns"])[moved]
+    gaps = (columns["second_token_ns"] - columns["first_token_ns"])[moved]
+    return {
+        "transfers": int(moved.sum()),
+        "bytes": int(columns["transfer_tokens"][moved].sum()) * kv_bytes_per_token,
+        **_latency_keys("transfer", describe(durations, percentiles)),
+        **_latency_keys("second_token", describe(gaps, percentiles)),
+    }
+
+
 def _latency_keys(metric: str, statistics: Distribution) -> dict[str, float | None]:
     named = {"mean": statistics.mean, "median": statistics.median, "std": statistics.std}
     named |= {percentile_name(p): value for p, value in statistics.percentiles}

@@ -85,10 +85,15 @@ def _resolve(
     else:
         _require_same_subject(performance_model, model, xpu, size, plan)
     settings = engine_settings(
-        engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
+        engine,
+        max_model_len=plan.max_model_len,
+        num_gpu_blocks=plan.num_gpu_blocks,
+        role=pool.role,
+        link_bytes_per_s=config.link_bytes_per_s(pool),
     )
     setup = PoolSetup(
         name=pool.name or "",
+        role=pool.role,
         xpu_name=xpu.name,
         n_engines=pool.size,
         tensor_parallel_size=size,

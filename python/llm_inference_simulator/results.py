@@ -69,6 +69,8 @@ class PoolSetup:
 
     name: str
     xpu_name: str
+    role: str = "aggregated"
+    """aggregated, prefill or decode."""
     n_engines: int
     tensor_parallel_size: int
     capacity: Capacity
@@ -235,6 +237,7 @@ class SimulationResult:
             "burstiness": workload.burstiness,
             "max_concurrency": self.setup.max_concurrency,
             **self._body,
+            **self._kv_transfer,
             "measurement": self._measurement(),
             "capacity": _capacity_summary(self.setup.capacity),
             "pools": [self._pool(pool) for pool in self.setup.pools],
@@ -261,6 +264,19 @@ class SimulationResult:
             "metric_definitions": dict(metrics.DEFINITIONS),
         }
 
+    @cached_property
+    def _kv_transfer(self) -> dict[str, Any]:
+        """What went from prefill to decode engines; empty for aggregated clusters."""
+        if "transfer_end_ns" not in self.requests:
+            return {}
+        summary = metrics.summarise_transfers(
+            self.requests,
+            self._completed,
+            self.setup.capacity.kv_bytes_per_token,
+            self.config.measurement.metric_percentiles,
+        )
+        return {"kv_transfer": summary}
+
     def _measurement(self) -> dict[str, Any]:
         window = self.window
         return {
@@ -283,6 +299,7 @@ class SimulationResult:
         ]
         return {
             "name": pool.name,
+            "role": pool.role,
             "xpu": pool.xpu_name,
             "n_engines": pool.n_engines,
             "n_xpus": pool.n_xpus,

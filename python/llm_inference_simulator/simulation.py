@@ -14,7 +14,8 @@ from llm_inference_simulator.aggregated_cluster import build_simulation
 from llm_inference_simulator.catalog import load_model
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog, DecisionPool
-from llm_inference_simulator.errors import WorkloadError
+from llm_inference_simulator.disaggregated_cluster import transfer_settings
+from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.pools import ResolvedPool, resolve_pools
 from llm_inference_simulator.results import Setup, SimulationResult
@@ -23,6 +24,7 @@ from llm_inference_simulator.workload import build_workload
 if TYPE_CHECKING:
     from llm_inference_simulator._core import Progress, Simulation
     from llm_inference_simulator.catalog import ModelSpec
+    from llm_inference_simulator.cluster import TransferSettings
     from llm_inference_simulator.performance_models import BasePerformanceModel
     from llm_inference_simulator.workload import Workload
 
@@ -84,6 +86,11 @@ def simulate(
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
     """
+    if record_decisions and config.cluster.is_disaggregated:
+        raise ConfigError(
+            "--decisions-output: recorded decisions know no transfers of keys and values; leave it "
+            "out of a disaggregated run"
+        )
     run = _prepare(config, workload, performance_model)
     simulation = build_simulation(
         config,
@@ -91,6 +98,7 @@ def simulate(
         run.workload,
         record_steps=record_steps,
         record_decisions=record_decisions,
+        transfer=run.transfer,
     )
     collect = functools.partial(
         _collect,
@@ -117,6 +125,7 @@ class _Run:
     setup: Setup
     pools: tuple[ResolvedPool, ...]
     workload: Workload
+    transfer: TransferSettings | None
 
 
 def _prepare(
@@ -140,7 +149,8 @@ def _prepare(
         request_rate=request_rate,
         config_is_complete=config_is_complete,
     )
-    return _Run(setup, pools, workload)
+    sizes = {pool.setup.name: pool.setup.capacity.kv_bytes_per_token for pool in pools}
+    return _Run(setup, pools, workload, transfer_settings(config, model.num_layers, sizes))
 
 
 def _collect(

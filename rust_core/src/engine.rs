@@ -231,6 +231,9 @@ impl Engine {
         for &request in &plan.first_tokens {
             records.requests.first_token(request, delivered);
         }
+        for &request in &plan.resumed {
+            records.requests.second_token(request, delivered);
+        }
         let index = self.index;
         self.scheduler.complete(&plan, |end| {
             if end.held_by.is_some() {

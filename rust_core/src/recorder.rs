@@ -61,6 +61,8 @@ pub struct HandoverColumns {
     pub transfer_end_ns: Vec<i64>,
     /// Tokens whose keys and values were sent.
     pub transfer_tokens: Vec<u32>,
+    /// When the client saw the first token of the decode engine.
+    pub second_token_ns: Vec<i64>,
 }
 
 impl HandoverColumns {
@@ -70,6 +72,7 @@ impl HandoverColumns {
             transfer_start_ns: vec![NEVER; requests],
             transfer_end_ns: vec![NEVER; requests],
             transfer_tokens: vec![0; requests],
+            second_token_ns: vec![NEVER; requests],
         }
     }
 }
@@ -124,6 +127,12 @@ impl RequestColumns {
 
     pub(crate) fn first_token(&mut self, request: u32, now: SimTime) {
         self.first_token_ns[request as usize] = nanos(now);
+    }
+
+    pub(crate) fn second_token(&mut self, request: u32, now: SimTime) {
+        if let Some(handover) = &mut self.handover {
+            handover.second_token_ns[request as usize] = nanos(now);
+        }
     }
 
     pub(crate) fn span_broken(&mut self, engine: u32, span: Span) {

@@ -17,7 +17,14 @@ LAYERS = [
     {"config"},
     {"catalog", "workload", "calibration", "_core", "cluster"},
     {"capacity", "capacity_remedies", "performance_models"},
-    {"aggregated_cluster", "metrics", "diagnostics", "tables", "decisions"},
+    {
+        "aggregated_cluster",
+        "disaggregated_cluster",
+        "metrics",
+        "diagnostics",
+        "tables",
+        "decisions",
+    },
     {"results", "progress_bar"},
     {"pools"},
     {"simulation"},
@@ -86,7 +93,7 @@ def test_only_the_binding_knows_python() -> None:
 
 RUST_LAYERS = [
     ["time", "error", "ids"],
-    ["event", "config", "cost", "shared_blocks"],
+    ["event", "config", "cost", "link", "shared_blocks"],
     ["workload", "kv_cache"],
     ["scheduler", "source"],
     ["recorder"],

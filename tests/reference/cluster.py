@@ -160,7 +160,7 @@ class Cluster:
             row |= dict.fromkeys(("output_tokens", "cached_tokens", "preemptions", "status"), 0)
             if self.transfers:
                 row |= {"prefill_engine": -1, "transfer_start_ns": -1, "transfer_end_ns": -1}
-                row["transfer_tokens"] = 0
+                row |= {"transfer_tokens": 0, "second_token_ns": -1}
             self.run.requests.append(row)
             self.run.token_times.append([])
             self.at(job.arrival_ns, SENT, 0)
@@ -410,6 +410,8 @@ class Cluster:
             row["output_tokens"] += 1
             if row["output_tokens"] == 1:
                 row["first_token_ns"] = seen
+            elif row["output_tokens"] == 2 and self.transfers:
+                row["second_token_ns"] = seen
         for request in finished:
             engine.outstanding -= 1
             if not request.hands_over:

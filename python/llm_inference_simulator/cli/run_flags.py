@@ -96,6 +96,72 @@ _WHAT_RUNS = Group(
     ),
 )
 
+_DISAGGREGATION = Group(
+    "disaggregated serving (more pools: cluster.pools of --config)",
+    "transfer",
+    (
+        Switch("--disaggregated", "prefill and decode on engines of their own", section="command"),
+        *(
+            flag
+            for role in ("prefill", "decode")
+            for flag in (
+                Flag(
+                    f"--{role}-xpu",
+                    str,
+                    "NAME",
+                    f"accelerator of {role} engines (default: --xpu)",
+                    field="xpu",
+                    section=role,
+                ),
+                Flag(
+                    f"--{role}-n-xpus",
+                    whole_number,
+                    "N",
+                    f"their number (default: --{role}-tp, one engine)",
+                    field="n_xpus",
+                    section=role,
+                ),
+                Flag(
+                    f"--{role}-tp",
+                    whole_number,
+                    "N",
+                    "accelerators per engine (default: 1)",
+                    field="tensor_parallel_size",
+                    section=role,
+                ),
+            )
+        ),
+        Flag(
+            "--transfer-bandwidth",
+            real,
+            "GB_PER_S",
+            "of each engine's link for keys and values (default: none, it must be given)",
+            field="bandwidth_gb_s",
+        ),
+        Flag(
+            "--transfer-latency",
+            real,
+            "MS",
+            "from the reservation of blocks until bytes flow (default: 0)",
+            field="latency_ms",
+        ),
+        Flag(
+            "--transfer-fabric-bandwidth",
+            real,
+            "GB_PER_S",
+            "of all transfers together (default: no limit)",
+            field="fabric_bandwidth_gb_s",
+        ),
+        Flag(
+            "--transfer-mode",
+            str,
+            "NAME",
+            "after_prefill, or layerwise: during a prompt's last step (default: after_prefill)",
+            field="mode",
+        ),
+    ),
+)
+
 _ENGINE = Group(
     "engine",
     "engine",
@@ -412,7 +478,17 @@ _GENERAL = Group(
     ),
 )
 
-GROUPS = (_WHAT_RUNS, _ENGINE, _FRONT_END, _PERFORMANCE, _LOAD, _LENGTHS, _RESULTS, _GENERAL)
+GROUPS = (
+    _WHAT_RUNS,
+    _DISAGGREGATION,
+    _ENGINE,
+    _FRONT_END,
+    _PERFORMANCE,
+    _LOAD,
+    _LENGTHS,
+    _RESULTS,
+    _GENERAL,
+)
 
 
 def build_run_parser(prog: str) -> Parser:

@@ -156,7 +156,17 @@ def _latency_table(summary: Mapping[str, Any], percentiles: Sequence[float]) -> 
     for metric in LATENCY_METRICS:
         values = [summary[f"{name}_{metric}_ms"] for name in ("mean", *names)]
         table.add_row(_LATENCY_NAMES[metric], *(_milliseconds(value) for value in values))
+    transfer = summary.get("kv_transfer", {})
+    for metric, text in _TRANSFER_NAMES.items() if transfer else ():
+        values = [transfer[f"{name}_{metric}_ms"] for name in ("mean", *names)]
+        table.add_row(text, *(_milliseconds(value) for value in values))
     return table
+
+
+_TRANSFER_NAMES = {
+    "transfer": "KV transfer",
+    "second_token": "gap to the second token",
+}
 
 
 def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -170,6 +180,9 @@ def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if utilisation["memory_bandwidth_utilisation"] is not None:
         share = _percent(utilisation["memory_bandwidth_utilisation"])
         rows.append(("memory", f"{share} of peak bandwidth"))
+    if "kv_transfer" in summary:
+        transfer = summary["kv_transfer"]
+        rows.append(("KV transfers", f"{transfer['transfers']:,}, {_gib(transfer['bytes'])}"))
     steps = sum(engine["steps"] for engine in engines)
     preemptions = sum(engine["preemptions"] for engine in engines)
     rows.append(("steps", f"{steps:,}, {preemptions:,} preemptions"))

@@ -287,6 +287,7 @@ impl PySimulation {
             let times = [
                 ("transfer_start_ns", &handover.transfer_start_ns),
                 ("transfer_end_ns", &handover.transfer_end_ns),
+                ("second_token_ns", &handover.second_token_ns),
             ];
             for (name, column) in times {
                 columns.set_item(name, column.clone().into_pyarray(py))?;

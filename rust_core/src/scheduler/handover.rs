@@ -78,6 +78,7 @@ impl Scheduler {
     /// Admit a request that lacks nothing but its next token.
     pub(super) fn admit_received(&mut self, id: SlotId, plan: &mut StepPlan) {
         self.received.pop_front();
+        plan.resumed.push(self.slots[id].request);
         self.slots[id].state = State::Prefill;
         self.running.push(&mut self.slots, id);
         self.give(id, 1, plan);

@@ -60,6 +60,8 @@ pub(crate) struct StepPlan {
     pub(crate) preempted: Vec<u32>,
     /// Requests whose first token this step gives.
     pub(crate) first_tokens: Vec<u32>,
+    /// Requests that a decode engine admitted with the keys and values of a prefill engine.
+    pub(crate) resumed: Vec<u32>,
     /// Spans that ended before this step because a request was preempted or left out.
     pub(crate) broken_spans: Vec<Span>,
     /// Every scheduled request in order, where decisions are recorded.
@@ -76,6 +78,7 @@ impl StepPlan {
         self.reserved.clear();
         self.preempted.clear();
         self.first_tokens.clear();
+        self.resumed.clear();
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
