@@ -11,6 +11,8 @@ __all__ = [
     "EngineStats",
     "OperationCost",
     "Progress",
+    "RouterEngines",
+    "RouterRequest",
     "SchedulerReplay",
     "Simulation",
     "StepShape",
@@ -124,6 +126,33 @@ class Progress:
     def steps(self) -> int: ...
 
 @final
+class RouterRequest:
+    """A request that needs an engine."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def now_ns(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def previous(self) -> int | None:
+        """The request whose answer it continues."""
+
+@final
+class RouterEngines:
+    """The engines that a router chooses from, by their places."""
+
+    def __len__(self) -> int: ...
+    def outstanding(self, engine: int) -> int:
+        """Requests that were routed there and are not answered; IndexError beyond the last."""
+
+    def outstanding_tokens(self, engine: int) -> int:
+        """Their prompt tokens and requested tokens together."""
+
+@final
 class EngineStats:
     """Totals of one engine over the whole run."""
 
@@ -181,7 +210,7 @@ class Simulation:
         cls,
         *,
         pools: Sequence[tuple[Any, CostModel, int]],
-        router: str,
+        router: str | Callable[[RouterRequest, RouterEngines], int],
         arrival_ns: NDArray[np.int64],
         prompt_tokens: NDArray[np.int64],
         output_tokens: NDArray[np.int64],
@@ -191,6 +220,9 @@ class Simulation:
         block_offsets: NDArray[np.int64] | None = None,
         block_ids: NDArray[np.int64] | None = None,
         transfer: Any = None,
+        router_seed: int = 0,
+        router_view_delay_ns: int = 0,
+        router_imbalance: int = 32,
         request_latency_ns: int = 0,
         response_latency_ns: int = 0,
         record_steps: bool = False,

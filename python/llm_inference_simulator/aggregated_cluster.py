@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llm_inference_simulator.cluster import EngineSettings, TransferSettings
 from llm_inference_simulator.config import EngineConfig, SimulatorConfig
 from llm_inference_simulator.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import CostModel, Simulation
+    from llm_inference_simulator._core import (
+        CostModel,
+        RouterEngines,
+        RouterRequest,
+        Simulation,
+    )
     from llm_inference_simulator.workload import Workload
 
 NS_PER_MS = 1_000_000
@@ -52,6 +57,10 @@ def engine_settings(
     )
 
 
+RouterCallable: TypeAlias = "Callable[[RouterRequest, RouterEngines], int]"
+"""Gives the place of an engine for a request; called once per request (and once per hand-over)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Equal engines as the core takes them."""
@@ -69,8 +78,11 @@ def build_simulation(
     record_steps: bool,
     record_decisions: bool,
     transfer: TransferSettings | None = None,
+    router: RouterCallable | None = None,
 ) -> Simulation:
     """Hand the cluster of ``config`` and its workload to the core.
+
+    ``router`` replaces the policy that the configuration names.
 
     Raises :class:`ConfigError` where pools cannot share prefixes.
     """
@@ -88,7 +100,11 @@ def build_simulation(
         block_offsets, block_ids = workload.segments.blocks(sizes.pop())
     return Simulation(
         pools=[(pool.settings, pool.cost_model, pool.n_engines) for pool in pools],
-        router=config.cluster.router,
+        router=config.cluster.router if router is None else router,
+        # The core's seeds have 64 bits.
+        router_seed=config.seed % 2**64,
+        router_view_delay_ns=round(config.cluster.router_view_delay_ms * NS_PER_MS),
+        router_imbalance=config.cluster.router_imbalance,
         arrival_ns=workload.arrival_ns,
         prompt_tokens=workload.prompt_tokens,
         output_tokens=workload.output_tokens,

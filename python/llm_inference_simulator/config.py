@@ -40,6 +40,15 @@ Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 TraceFormat = Literal[
     "auto", "azure", "mooncake", "burstgpt", "sharegpt", "servegen", "vidur", "vllm-bench"
 ]
+RouterName = Literal[
+    "round_robin",
+    "random",
+    "least_outstanding",
+    "least_outstanding_tokens",
+    "power_of_two",
+    "session_affinity",
+    "prefix_aware",
+]
 GoodputMetric = Literal["ttft", "tpot", "e2el"]
 
 
@@ -218,7 +227,12 @@ class ClusterConfig(Section):
     tensor_parallel_size: Count = 1
     data_parallel_size: Engines | None = None
     """Number of engines; None: as many as the accelerators allow, or 1."""
-    router: Literal["round_robin", "least_outstanding"] = "round_robin"
+    router: RouterName = "round_robin"
+    """How requests get their engine (docs/spec.md, 2.8)."""
+    router_view_delay_ms: Milliseconds = 0.0
+    """prefix_aware: how old the router's knowledge of the engines' caches is."""
+    router_imbalance: WholeNumber = 32
+    """prefix_aware: outstanding requests above the idlest engine's at which a cache is given up."""
     pools: tuple[PoolConfig, ...] = ()
     """Groups of equal engines; none: one group that the fields above describe."""
 

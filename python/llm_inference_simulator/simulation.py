@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from llm_inference_simulator.aggregated_cluster import build_simulation
+from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.catalog import load_model
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog, DecisionPool
@@ -72,6 +72,7 @@ def simulate(
     *,
     workload: Workload | None = None,
     performance_model: BasePerformanceModel | None = None,
+    router: RouterCallable | None = None,
     progress: bool | ProgressCallback = False,
     record_steps: bool = False,
     record_decisions: bool = False,
@@ -79,9 +80,12 @@ def simulate(
     """Simulate ``config`` and return its result.
 
     ``workload`` replaces the one that the configuration describes, ``performance_model`` the one
-    that it names. ``progress=True`` shows a bar on a terminal; a callable gets the core's
-    ``Progress`` about twenty times a second. ``record_steps`` keeps one row per engine step,
-    ``record_decisions`` every decision of every scheduler (slow: requests are walked one by one).
+    that it names, ``router`` the routing policy: it gets each request (``_core.RouterRequest``) and
+    the engines' loads (``_core.RouterEngines``) and returns the place of an engine, from 0 on; in a
+    disaggregated cluster of a prefill engine on arrival and of a decode engine at the hand-over.
+    ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about twenty
+    times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
+    decision of every scheduler (slow: requests are walked one by one).
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
@@ -91,7 +95,7 @@ def simulate(
             "--decisions-output: recorded decisions know no transfers of keys and values; leave it "
             "out of a disaggregated run"
         )
-    run = _prepare(config, workload, performance_model)
+    run = _prepare(config, workload, performance_model, is_complete=router is None)
     simulation = build_simulation(
         config,
         [pool.core for pool in run.pools],
@@ -99,6 +103,7 @@ def simulate(
         record_steps=record_steps,
         record_decisions=record_decisions,
         transfer=run.transfer,
+        router=router,
     )
     collect = functools.partial(
         _collect,
@@ -132,10 +137,12 @@ def _prepare(
     config: SimulatorConfig,
     workload: Workload | None,
     performance_model: BasePerformanceModel | None,
+    *,
+    is_complete: bool,
 ) -> _Run:
     """Capacity, prices and requests of a run, or the error that refuses it."""
     model = load_model(config.model)
-    config_is_complete = workload is None and performance_model is None
+    config_is_complete = is_complete and workload is None and performance_model is None
     request_rate = _request_rate(config, workload)
     pools = resolve_pools(config, model, performance_model)
     if workload is None:

@@ -15,6 +15,7 @@ mod kv_cache;
 mod link;
 pub mod recorder;
 pub mod replay;
+mod rng;
 pub mod router;
 pub mod scheduler;
 pub mod shared_blocks;

@@ -92,7 +92,7 @@ def test_only_the_binding_knows_python() -> None:
 
 
 RUST_LAYERS = [
-    ["time", "error", "ids"],
+    ["time", "error", "ids", "rng"],
     ["event", "config", "cost", "link", "shared_blocks"],
     ["workload", "kv_cache"],
     ["scheduler", "source"],

@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 import llm_inference_simulator._core as core
 from llm_inference_simulator.cluster import EngineSettings, TransferSettings
 from tests.reference.cluster import Cluster, Job, Run, Sums, Transfers
+from tests.reference.routers import ROUND_ROBIN, Routing
 from tests.reference.scheduler import Settings
 
 Costs = tuple[int, int, int, int]
@@ -29,7 +30,7 @@ class Case:
 
     engines: tuple[tuple[Settings, Costs], ...]
     jobs: tuple[Job, ...]
-    router: str = "round_robin"
+    routing: Routing = ROUND_ROBIN
     max_concurrency: int | None = None
     request_latency_ns: int = 0
     response_latency_ns: int = 0
@@ -54,7 +55,7 @@ def run_reference(case: Case) -> Run:
     return Cluster(
         engines,
         case.jobs,
-        case.router,
+        case.routing,
         case.max_concurrency,
         case.request_latency_ns,
         case.response_latency_ns,
@@ -72,7 +73,10 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
             (EngineSettings(**asdict(settings)), core.CostModel.fixed(*costs), 1)
             for settings, costs in case.engines
         ],
-        "router": case.router,
+        "router": case.routing.policy,
+        "router_seed": case.routing.seed,
+        "router_view_delay_ns": case.routing.view_delay_ns,
+        "router_imbalance": case.routing.imbalance,
         "arrival_ns": column([job.arrival_ns for job in case.jobs]),
         "prompt_tokens": column([job.prompt for job in case.jobs]),
         "output_tokens": column([job.output for job in case.jobs]),
@@ -209,6 +213,28 @@ def add_turn(
     jobs.append(Job(arrival, prompt, output, draw(st.integers(0, 2)), blocks, before))
 
 
+def routings() -> st.SearchStrategy[Routing]:
+    policies = st.sampled_from(POLICIES)
+    return st.builds(
+        Routing,
+        policies,
+        st.integers(0, 2**64 - 1),
+        st.sampled_from([0, 1, 100, 1000]),
+        st.sampled_from([0, 1, 2, 32]),
+    )
+
+
+POLICIES = [
+    "round_robin",
+    "random",
+    "least_outstanding",
+    "least_outstanding_tokens",
+    "power_of_two",
+    "session_affinity",
+    "prefix_aware",
+]
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     settings = draw(engine_settings())
@@ -232,7 +258,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(
         tuple(engines),
         draw(workload(settings)),
-        draw(st.sampled_from(["round_robin", "least_outstanding"])),
+        draw(routings()),
         draw(st.none() | st.none() | st.integers(1, 5)),
         draw(st.sampled_from([0, 0, 0, 1, 90])),
         draw(st.sampled_from([0, 0, 0, 1, 130])),

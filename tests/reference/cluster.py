@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.reference.links import Links
+from tests.reference.routers import ROUND_ROBIN, Incoming, Router, Routing
 from tests.reference.scheduler import Decision, Request, Scheduler, Settings, blocks_for
 
 STEP_ENDS, TRANSFERS, ANSWERED, SENT, ARRIVES, SCHEDULES = range(6)
@@ -38,7 +39,6 @@ class Engine:
     step_ns: Callable[[Sums], int]
     ends: list[int] = field(default_factory=list)  # of the steps in flight
     last_end: int = 0
-    outstanding: int = 0
     woken_ns: int = -1  # something happened in this nanosecond that it has not scheduled after
     starts: list[int] = field(default_factory=list)  # of the steps in flight
 
@@ -113,7 +113,7 @@ class Cluster:
         self,
         engines: Sequence[tuple[Settings, Callable[[Sums], int]]],
         jobs: Sequence[Job],
-        router: str = "round_robin",
+        routing: Routing = ROUND_ROBIN,
         max_concurrency: int | None = None,
         request_latency_ns: int = 0,
         response_latency_ns: int = 0,
@@ -122,13 +122,15 @@ class Cluster:
     ) -> None:
         self.engines = [Engine(s, scheduler(s), step_ns) for s, step_ns in engines]
         self.jobs = jobs
-        self.router = router
         self.places = len(jobs) if max_concurrency is None else max_concurrency
         self.request_latency = request_latency_ns
         self.response_latency = response_latency_ns
         self.events: list[tuple[int, int, int]] = []
         self.unanswered = 0
-        self.routed = dict.fromkeys(("aggregated", "prefill", "decode"), 0)
+        self.routers = {
+            role: Router(routing, len(self.indices(role)), stream=role == "decode")
+            for role in ("aggregated", "prefill", "decode")
+        }
         self.transfers = transfers
         self.links = Links(
             [engine.settings.link_bytes_per_s for engine in self.engines],
@@ -220,7 +222,7 @@ class Cluster:
         if any(rejected(job, engine.settings) for engine in self.engines):
             self.answer(now, number, 2)
             return
-        index = self.route("prefill" if self.transfers else "aggregated")
+        index = self.route(now, "prefill" if self.transfers else "aggregated", number)
         settings = self.engines[index].settings
         output = min(job.output, settings.max_model_len - job.prompt)
         hands_over = self.transfers is not None and self.decoded(job) > 1
@@ -239,19 +241,26 @@ class Cluster:
 
     def enter(self, now: int, index: int, request: Request) -> None:
         engine = self.engines[index]
-        engine.outstanding += 1
         self.run.requests[request.number]["engine"] = index
         engine.scheduler.add(request)
         if not engine.ends:  # 3.1
             self.wake(now, index)
 
-    def route(self, role: str) -> int:
-        """2.5 among the engines of a role (12.1)."""
-        indices = [i for i, engine in enumerate(self.engines) if engine.settings.role == role]
-        if self.router == "round_robin":
-            self.routed[role] += 1
-            return indices[(self.routed[role] - 1) % len(indices)]
-        return min(indices, key=lambda i: (self.engines[i].outstanding, i))
+    def indices(self, role: str) -> list[int]:
+        return [i for i, engine in enumerate(self.engines) if engine.settings.role == role]
+
+    def route(self, now: int, role: str, number: int) -> int:
+        """2.8 among the engines of a role (12.1)."""
+        return self.indices(role)[self.routers[role].route(now, self.incoming(number))]
+
+    def incoming(self, number: int) -> Incoming:
+        """Only contents that several jobs name can be known (9.1); what follows another is own."""
+        job, shared = self.jobs[number], []
+        for block in job.blocks:
+            if sum(block in other.blocks for other in self.jobs) < 2:
+                break
+            shared.append(block)
+        return Incoming(number, job.prompt + job.output, job.after, tuple(shared))
 
     # From prefill to decode engines (section 12)
 
@@ -264,7 +273,7 @@ class Cluster:
         self, now: int, index: int, source: Request, available: int, complete: int
     ) -> None:
         """12.4."""
-        receiver = self.route("decode")
+        receiver = self.route(now, "decode", source.number)
         target = self.request(source.number, self.decoded(self.jobs[source.number]), now)
         target.known, target.cached, target.remote = 1, 0, True
         self.moves[source.number] = Move(index, receiver, source, target, available, complete)
@@ -413,7 +422,7 @@ class Cluster:
             elif row["output_tokens"] == 2 and self.transfers:
                 row["second_token_ns"] = seen
         for request in finished:
-            engine.outstanding -= 1
+            self.routers[engine.settings.role].answered(self.incoming(request.number))
             if not request.hands_over:
                 self.answer(now, request.number, 1)
             elif self.transfers and not self.transfers.layers:

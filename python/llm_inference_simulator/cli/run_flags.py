@@ -71,7 +71,25 @@ _WHAT_RUNS = Group(
             "N",
             "engines (default: as many as the accelerators allow)",
         ),
-        Flag("--router", str, "POLICY", "round_robin or least_outstanding (default: round_robin)"),
+        Flag(
+            "--router",
+            str,
+            "POLICY",
+            "round_robin, random, least_outstanding, least_outstanding_tokens, power_of_two, "
+            "session_affinity or prefix_aware (default: round_robin)",
+        ),
+        Flag(
+            "--router-view-delay-ms",
+            real,
+            "MS",
+            "prefix_aware: how late the router learns what an engine got (default: 0)",
+        ),
+        Flag(
+            "--router-imbalance",
+            whole_number,
+            "N",
+            "prefix_aware: requests above the idlest engine's that rule one out (default: 32)",
+        ),
         Flag(
             "--dtype",
             str,

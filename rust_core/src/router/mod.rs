@@ -1,26 +1,71 @@
-//! Which engine a request goes to.
+//! Which engine a request goes to (`docs/spec.md`, 2.5 and 2.8).
 
-mod least_outstanding;
+mod external;
+mod prefix;
+mod tournament;
 
-use least_outstanding::LeastOutstanding;
+use std::sync::Arc;
+
+pub use external::{Incoming, Loads, RouteRequest};
+use prefix::PrefixAware;
+use tournament::Tournament;
+
+use crate::error::SimError;
+use crate::ids::NONE;
+use crate::rng::Rng;
+use crate::time::{SimDuration, SimTime};
+use crate::workload::Workload;
 
 /// Routing policies, by the names that users give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum RoutingPolicy {
     /// One engine after the other.
     RoundRobin,
-    /// The engine with the fewest unanswered requests.
+    /// Any engine, all equally likely.
+    Random,
+    /// The engine with the fewest outstanding requests.
     LeastOutstanding,
+    /// The engine with the fewest outstanding tokens.
+    LeastOutstandingTokens,
+    /// Of two random engines the one with fewer outstanding requests.
+    PowerOfTwo,
+    /// The engine of the request that it continues.
+    SessionAffinity,
+    /// The engine that its prefix was sent to last.
+    PrefixAware {
+        /// How old the router's knowledge is.
+        view_delay: SimDuration,
+        /// Outstanding requests more than the idlest engine has, beyond which it is left alone.
+        imbalance: u64,
+    },
+    /// A user's own.
+    External(Arc<dyn RouteRequest>),
 }
 
 impl RoutingPolicy {
-    /// All policies and their names.
-    pub const ALL: [(&'static str, Self); 2] =
-        [("round_robin", Self::RoundRobin), ("least_outstanding", Self::LeastOutstanding)];
+    /// Names of all policies but a user's own.
+    pub const NAMES: [&'static str; 7] = [
+        "round_robin",
+        "random",
+        "least_outstanding",
+        "least_outstanding_tokens",
+        "power_of_two",
+        "session_affinity",
+        "prefix_aware",
+    ];
 
     /// The policy of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|&(_, policy)| policy)
+    pub fn from_name(name: &str, view_delay: SimDuration, imbalance: u64) -> Option<Self> {
+        Some(match name {
+            "round_robin" => Self::RoundRobin,
+            "random" => Self::Random,
+            "least_outstanding" => Self::LeastOutstanding,
+            "least_outstanding_tokens" => Self::LeastOutstandingTokens,
+            "power_of_two" => Self::PowerOfTwo,
+            "session_affinity" => Self::SessionAffinity,
+            "prefix_aware" => Self::PrefixAware { view_delay, imbalance },
+            _ => return None,
+        })
     }
 }
 
@@ -37,15 +82,45 @@ pub(crate) struct Router {
 #[derive(Clone, Debug)]
 enum Choice {
     RoundRobin { next: u32 },
-    LeastOutstanding(LeastOutstanding),
+    Random(Rng),
+    LeastOutstanding(Tournament),
+    LeastOutstandingTokens(Tournament),
+    PowerOfTwo { rng: Rng, loads: Vec<u64> },
+    SessionAffinity { loads: Tournament, engines: Vec<u32> },
+    PrefixAware(PrefixAware),
+    External { route: Arc<dyn RouteRequest>, loads: Arc<Loads> },
 }
 
 impl Router {
-    pub(crate) fn new(policy: RoutingPolicy, engines: Vec<u32>) -> Self {
+    /// A router to `engines`; `stream` tells the routers of one seed apart.
+    pub(crate) fn new(
+        policy: &RoutingPolicy,
+        engines: Vec<u32>,
+        workload: &Workload,
+        seed: u64,
+        stream: u64,
+    ) -> Self {
+        let count = engines.len();
         let choice = match policy {
             RoutingPolicy::RoundRobin => Choice::RoundRobin { next: 0 },
-            RoutingPolicy::LeastOutstanding => {
-                Choice::LeastOutstanding(LeastOutstanding::new(engines.len()))
+            RoutingPolicy::Random => Choice::Random(Rng::new(seed, stream)),
+            RoutingPolicy::LeastOutstanding => Choice::LeastOutstanding(Tournament::new(count)),
+            RoutingPolicy::LeastOutstandingTokens => {
+                Choice::LeastOutstandingTokens(Tournament::new(count))
+            }
+            RoutingPolicy::PowerOfTwo => {
+                Choice::PowerOfTwo { rng: Rng::new(seed, stream), loads: vec![0; count] }
+            }
+            RoutingPolicy::SessionAffinity => Choice::SessionAffinity {
+                loads: Tournament::new(count),
+                engines: vec![NONE; workload.len()],
+            },
+            &RoutingPolicy::PrefixAware { view_delay, imbalance } => {
+                let contents = workload.shared_blocks().count();
+                Choice::PrefixAware(PrefixAware::new(count, contents, view_delay, imbalance))
+            }
+            RoutingPolicy::External(route) => {
+                Choice::External { route: Arc::clone(route), loads: Arc::new(Loads::new(count)) }
             }
         };
         let last = engines.last().map_or(0, |&engine| engine as usize + 1);
@@ -56,23 +131,108 @@ impl Router {
         Self { engines, places, choice }
     }
 
-    /// Choose an engine for the next request.
-    pub(crate) fn route(&mut self) -> u32 {
+    /// Choose an engine for a request.
+    ///
+    /// # Errors
+    /// What a user's own policy raises.
+    #[inline]
+    pub(crate) fn route(
+        &mut self,
+        now: SimTime,
+        request: u32,
+        workload: &Workload,
+    ) -> Result<u32, SimError> {
+        // Clusters of 2^32 engines do not exist.
+        let count = u32::try_from(self.engines.len()).unwrap_or(u32::MAX);
         let place = match &mut self.choice {
             Choice::RoundRobin { next } => {
                 let place = *next;
-                *next = if place as usize + 1 == self.engines.len() { 0 } else { place + 1 };
+                *next = if place + 1 == count { 0 } else { place + 1 };
                 place
             }
-            Choice::LeastOutstanding(router) => router.route(),
+            Choice::Random(rng) => rng.below(count),
+            Choice::LeastOutstanding(loads) => {
+                let place = loads.winner();
+                loads.add(place, 1);
+                place
+            }
+            Choice::LeastOutstandingTokens(loads) => {
+                let place = loads.winner();
+                loads.add(place, tokens(request, workload));
+                place
+            }
+            Choice::PowerOfTwo { rng, loads } => {
+                let place = better_of_two(rng, loads, count);
+                loads[place as usize] += 1;
+                place
+            }
+            Choice::SessionAffinity { loads, engines } => {
+                let known = workload.previous(request).map(|before| engines[before as usize]);
+                let place = match known {
+                    Some(place) if place != NONE => place,
+                    _ => loads.winner(),
+                };
+                engines[request as usize] = place;
+                loads.add(place, 1);
+                place
+            }
+            Choice::PrefixAware(router) => {
+                let shared = workload.shared_blocks();
+                router.route(now, request, |request| shared.of(request))
+            }
+            Choice::External { route, loads } => {
+                let (prompt, output) = workload.lengths(request);
+                let previous = workload.previous(request);
+                let incoming = Incoming { request, now, prompt, output, previous };
+                let place = checked(route.route(&incoming, loads)?, count)?;
+                loads.add(place, tokens(request, workload));
+                place
+            }
         };
-        self.engines[place as usize]
+        Ok(self.engines[place as usize])
     }
 
-    /// `count` requests of `engine` were answered.
-    pub(crate) fn answered(&mut self, engine: u32, count: usize) {
-        if let Choice::LeastOutstanding(router) = &mut self.choice {
-            router.answered(self.places[engine as usize], count);
+    /// A request of `engine` is outstanding no more.
+    #[inline]
+    pub(crate) fn answered(&mut self, engine: u32, request: u32, workload: &Workload) {
+        let place = self.places[engine as usize];
+        match &mut self.choice {
+            Choice::RoundRobin { .. } | Choice::Random(_) => {}
+            Choice::LeastOutstanding(loads) | Choice::SessionAffinity { loads, .. } => {
+                loads.remove(place, 1);
+            }
+            Choice::LeastOutstandingTokens(loads) => {
+                loads.remove(place, tokens(request, workload));
+            }
+            Choice::PowerOfTwo { loads, .. } => loads[place as usize] -= 1,
+            Choice::PrefixAware(router) => router.answered(place),
+            Choice::External { loads, .. } => loads.remove(place, tokens(request, workload)),
         }
+    }
+}
+
+/// What a request weighs where tokens are counted.
+fn tokens(request: u32, workload: &Workload) -> u64 {
+    let (prompt, output) = workload.lengths(request);
+    u64::from(prompt) + u64::from(output)
+}
+
+/// Two different engines at random; the first where both have as much to do.
+fn better_of_two(rng: &mut Rng, loads: &[u64], count: u32) -> u32 {
+    if count == 1 {
+        return 0;
+    }
+    let first = rng.below(count);
+    let second = rng.below(count - 1);
+    let second = if second >= first { second + 1 } else { second };
+    if loads[second as usize] < loads[first as usize] { second } else { first }
+}
+
+fn checked(place: u64, count: u32) -> Result<u32, SimError> {
+    match u32::try_from(place) {
+        Ok(place) if place < count => Ok(place),
+        _ => Err(SimError::Router {
+            message: format!("it chose engine {place}, but there are engines 0 to {}", count - 1),
+        }),
     }
 }

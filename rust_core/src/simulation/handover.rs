@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pool, Simulation, members};
+use super::{Options, Pool, Simulation, members};
 use crate::config::Role;
 use crate::error::SimError;
 use crate::event::{Event, Rank};
@@ -12,6 +12,7 @@ use crate::recorder::RequestColumns;
 use crate::router::{Router, RoutingPolicy};
 use crate::scheduler::NewRequest;
 use crate::time::{SimDuration, SimTime};
+use crate::workload::Workload;
 
 /// How keys and values are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +76,9 @@ impl Handover {
     /// None for a cluster of aggregated engines only.
     pub(super) fn new(
         pools: &[Pool],
-        policy: RoutingPolicy,
-        settings: Option<TransferSettings>,
+        policy: &RoutingPolicy,
+        workload: &Workload,
+        options: Options,
     ) -> Result<Option<Self>, SimError> {
         let engines: Vec<_> =
             pools.iter().flat_map(|pool| (0..pool.count).map(|_| pool.settings)).collect();
@@ -94,12 +96,18 @@ impl Handover {
             );
             return refuse(value, "a disaggregated cluster has prefill and decode engines only");
         }
-        let Some(settings) = settings else {
+        let Some(settings) = options.transfer else {
             return refuse("disaggregated".to_owned(), "give the settings of its transfers");
         };
         Ok(Some(Self {
             settings,
-            router: Router::new(policy, members(pools, |role| role == Role::Decode)),
+            router: Router::new(
+                policy,
+                members(pools, |role| role == Role::Decode),
+                workload,
+                options.seed,
+                1,
+            ),
             decodes: engines.iter().map(|engine| engine.role == Role::Decode).collect(),
             links: Links::new(
                 engines.iter().map(|engine| engine.link_bytes_per_s).collect(),
@@ -162,20 +170,33 @@ impl Handover {
 
 impl Simulation {
     /// A prompt is complete; unless layers were sent before, its transfer is due now.
-    pub(super) fn prompt_is_done(&mut self, engine: u32, request: u32, slot: SlotId) {
-        let Some(handover) = &self.handover else { return };
-        if handover.settings.layers == 0 {
-            debug_assert_eq!(handover.transfers[&request].sender, engine);
-            self.hand_over(request, slot, self.now, self.now);
+    pub(super) fn prompt_is_done(
+        &mut self,
+        engine: u32,
+        request: u32,
+        slot: SlotId,
+    ) -> Result<(), SimError> {
+        match &self.handover {
+            Some(handover) if handover.settings.layers == 0 => {
+                debug_assert_eq!(handover.transfers[&request].sender, engine);
+                self.hand_over(request, slot, self.now, self.now)
+            }
+            _ => Ok(()),
         }
     }
 
     /// A request joins a decode engine; its keys and values exist from `available` on, all of them
     /// at `complete`.
-    fn hand_over(&mut self, request: u32, slot: SlotId, available: SimTime, complete: SimTime) {
-        let Some(handover) = &mut self.handover else { return };
-        let Some(transfer) = handover.transfers.get_mut(&request) else { return };
-        let receiver = handover.router.route();
+    fn hand_over(
+        &mut self,
+        request: u32,
+        slot: SlotId,
+        available: SimTime,
+        complete: SimTime,
+    ) -> Result<(), SimError> {
+        let Some(handover) = &mut self.handover else { return Ok(()) };
+        let Some(transfer) = handover.transfers.get_mut(&request) else { return Ok(()) };
+        let receiver = handover.router.route(self.now, request, self.source.workload())?;
         transfer.sender_slot = slot;
         transfer.receiver = receiver;
         transfer.available = available;
@@ -188,6 +209,7 @@ impl Simulation {
         if !engine.is_busy() {
             self.mark_due(receiver);
         }
+        Ok(())
     }
 
     /// An engine has scheduled: requests may be ready to be handed over, blocks may be reserved.
@@ -197,7 +219,7 @@ impl Simulation {
             let step = handing.end.as_nanos() - handing.start.as_nanos();
             let first_layer = SimDuration::from_nanos(step / u64::from(layers.max(1)));
             let available = handing.start.after(first_layer)?;
-            self.hand_over(handing.request, handing.slot, available, handing.end);
+            self.hand_over(handing.request, handing.slot, available, handing.end)?;
         }
         for reservation in self.engines[engine as usize].take_reserved() {
             let Some(handover) = &mut self.handover else { continue };

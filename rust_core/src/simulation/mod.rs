@@ -30,6 +30,8 @@ pub struct Pool {
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// Seed of routers that draw.
+    pub seed: u64,
     /// How keys and values go from prefill to decode engines, where there are such.
     pub transfer: Option<TransferSettings>,
     /// From a client's sending to the engine's queue: HTTP, tokenising.
@@ -88,7 +90,7 @@ impl Simulation {
     /// [`SimError::InvalidSetting`] for settings out of range or a cluster without engines.
     pub fn new(
         pools: &[Pool],
-        policy: RoutingPolicy,
+        policy: &RoutingPolicy,
         workload: Workload,
         options: Options,
     ) -> Result<Self, SimError> {
@@ -110,7 +112,7 @@ impl Simulation {
                 remedy: "a cluster needs at least one engine",
             });
         }
-        let handover = Handover::new(pools, policy, options.transfer)?.map(Box::new);
+        let handover = Handover::new(pools, policy, &workload, options)?.map(Box::new);
         let first = |role| role == Role::Prefill || role == Role::Aggregated;
         let mut requests = RequestColumns::new(workload.len());
         if handover.is_some() {
@@ -122,7 +124,7 @@ impl Simulation {
         let mut simulation = Self {
             now: SimTime::ZERO,
             queue: EventQueue::default(),
-            router: Router::new(policy, members(pools, first)),
+            router: Router::new(policy, members(pools, first), &workload, options.seed, 0),
             handover,
             records: Records {
                 requests,
@@ -233,16 +235,17 @@ impl Simulation {
     /// The requests in `ended` leave an engine: answered, or for a decode engine.
     fn leave(&mut self, engine: u32, delivered: SimTime) -> Result<(), SimError> {
         let ended = std::mem::take(&mut self.ended);
-        match &mut self.handover {
-            Some(handover) if handover.decodes(engine) => {
-                handover.router.answered(engine, ended.len());
-            }
-            _ => self.router.answered(engine, ended.len()),
+        let router = match &mut self.handover {
+            Some(handover) if handover.decodes(engine) => &mut handover.router,
+            _ => &mut self.router,
+        };
+        for end in &ended {
+            router.answered(engine, end.span.request, self.source.workload());
         }
         for end in &ended {
             match end.held_by {
                 None => self.source.answered(end.span.request, delivered),
-                Some(slot) => self.prompt_is_done(engine, end.span.request, slot),
+                Some(slot) => self.prompt_is_done(engine, end.span.request, slot)?,
             }
         }
         self.ended = ended;
@@ -267,7 +270,7 @@ impl Simulation {
         self.records.requests.arrived(request, sent);
         let (prompt, output) = self.source.workload().lengths(request);
         if let Some(output) = self.effective_output(prompt, output) {
-            self.send_to_engine(request, output);
+            self.send_to_engine(request, output)?;
         } else {
             let refused = time.after(self.options.response_latency)?;
             self.records.requests.rejected(request, refused);
@@ -292,8 +295,8 @@ impl Simulation {
         Some(effective)
     }
 
-    fn send_to_engine(&mut self, request: u32, output: u32) {
-        let index = self.router.route();
+    fn send_to_engine(&mut self, request: u32, output: u32) -> Result<(), SimError> {
+        let index = self.router.route(self.now, request, self.source.workload())?;
         self.records.requests.routed(request, index);
         let engine = &mut self.engines[index as usize];
         let workload = self.source.workload();
@@ -322,6 +325,7 @@ impl Simulation {
         if !engine.is_busy() {
             self.mark_due(index);
         }
+        Ok(())
     }
 
     /// Have an engine schedule at the end of this nanosecond.
