@@ -83,7 +83,7 @@ def simulate(
     that it names, ``router`` the routing policy: it gets each request (``_core.RouterRequest``) and
     the engines' loads (``_core.RouterEngines``) and returns the place of an engine, from 0 on; in a
     disaggregated cluster of a prefill engine on arrival and of a decode engine at the hand-over.
-    ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about twenty
+    ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about 20
     times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
     decision of every scheduler (slow: requests are walked one by one).
 
