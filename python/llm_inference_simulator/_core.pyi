@@ -146,6 +146,9 @@ class RouterEngines:
     """The engines that a router chooses from, by their places."""
 
     def __len__(self) -> int: ...
+    def is_up(self, engine: int) -> bool:
+        """Whether it takes requests; an error to choose it if not. IndexError beyond the last."""
+
     def outstanding(self, engine: int) -> int:
         """Requests that were routed there and are not answered; IndexError beyond the last."""
 
@@ -173,6 +176,10 @@ class EngineStats:
     @property
     def prefix_hits(self) -> int:
         """Tokens that they found."""
+
+    @property
+    def used_blocks(self) -> int:
+        """KV blocks in use now: 0 at the end of a run."""
 
     @property
     def peak_blocks(self) -> int:
@@ -220,6 +227,7 @@ class Simulation:
         block_offsets: NDArray[np.int64] | None = None,
         block_ids: NDArray[np.int64] | None = None,
         transfer: Any = None,
+        fleet: Any = None,
         router_seed: int = 0,
         router_view_delay_ns: int = 0,
         router_imbalance: int = 32,
@@ -236,7 +244,7 @@ class Simulation:
         blocks: equal numbers mean equal tokens up to the end of the block.
 
         ``transfer`` has the attributes of ``cluster.TransferSettings``; clusters of prefill and
-        decode engines need it.
+        decode engines need it. ``fleet`` has those of ``cluster.FleetSettings``.
         """
 
     def run_slice(self, max_events: int) -> Progress:

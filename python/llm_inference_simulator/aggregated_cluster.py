@@ -6,8 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from llm_inference_simulator.cluster import EngineSettings, TransferSettings
-from llm_inference_simulator.config import EngineConfig, SimulatorConfig
+from llm_inference_simulator.cluster import (
+    AutoscalingSettings,
+    EngineSettings,
+    FleetSettings,
+    TransferSettings,
+)
+from llm_inference_simulator.config import EngineConfig, FleetConfig, SimulatorConfig
 from llm_inference_simulator.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from llm_inference_simulator.workload import Workload
 
 NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
 
 
 def engine_settings(
@@ -70,6 +76,34 @@ class Pool:
     n_engines: int
 
 
+def fleet_settings(fleet: FleetConfig) -> FleetSettings | None:
+    """Resolve how a cluster changes; None where it does not."""
+    if fleet == FleetConfig():
+        return None
+    planned: list[tuple[int, int, str]] = []
+    for event in fleet.events:
+        at_ns = round(event.at_s * NS_PER_S)
+        planned.append((at_ns, event.engine, event.change))
+        if event.back_after_s is not None:
+            planned.append((at_ns + round(event.back_after_s * NS_PER_S), event.engine, "up"))
+    scaling, timeout_s = fleet.autoscaling, fleet.request_timeout_s
+    return FleetSettings(
+        planned=tuple(sorted(planned, key=lambda change: change[0])),
+        max_retries=fleet.max_retries,
+        timeout_ns=None if timeout_s is None else round(timeout_s * NS_PER_S),
+        max_queue=fleet.max_queue,
+        autoscaling=None
+        if scaling is None
+        else AutoscalingSettings(
+            min_engines=scaling.min_engines,
+            interval_ns=round(scaling.interval_s * NS_PER_S),
+            start_above=scaling.start_above,
+            drain_below=scaling.drain_below,
+            startup_ns=round(scaling.startup_s * NS_PER_S),
+        ),
+    )
+
+
 def build_simulation(
     config: SimulatorConfig,
     pools: Sequence[Pool],
@@ -114,6 +148,7 @@ def build_simulation(
         block_offsets=block_offsets,
         block_ids=block_ids,
         transfer=transfer,
+        fleet=fleet_settings(config.fleet),
         request_latency_ns=round(config.front_end.request_latency_ms * NS_PER_MS),
         response_latency_ns=round(config.front_end.response_latency_ms * NS_PER_MS),
         record_steps=record_steps,

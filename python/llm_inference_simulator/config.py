@@ -27,6 +27,7 @@ WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Engines = Annotated[int, Field(ge=1, le=MOST_ENGINES)]
 Seed = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
 Length = Annotated[float, Field(gt=0, le=LARGEST_COUNT, allow_inf_nan=False)]
 """Mean of a number of tokens."""
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -342,6 +343,56 @@ class TransferConfig(Section):
     """layerwise: layers are sent while a prompt's last step computes the next ones."""
 
 
+class EngineEvent(Section):
+    """Something planned that happens to one engine (docs/spec.md, 13.1)."""
+
+    at_s: Seconds
+    """Seconds after the start."""
+    engine: WholeNumber
+    """Its index; pools follow one another."""
+    change: Literal["fail", "drain", "up"]
+    """fail: its cache, queue and running step are lost; drain: it finishes what it has."""
+    back_after_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = None
+    """Seconds until it takes requests again, its cold start included; None: it stays away."""
+
+    @model_validator(mode="after")
+    def _back_from_where(self) -> Self:
+        if self.change == "up" and self.back_after_s is not None:
+            raise ValueError(
+                f"back_after_s={self.back_after_s} of an engine that comes up: leave it out"
+            )
+        return self
+
+
+class AutoscalingConfig(Section):
+    """Starts and drains engines by the length of the queues (docs/spec.md, 13.6)."""
+
+    min_engines: Engines
+    """Engines that are up at first, and at least; the cluster's own number is the most."""
+    interval_s: Annotated[float, Field(ge=1e-3, le=LONGEST_S, allow_inf_nan=False)] = 10.0
+    start_above: WholeNumber = 4
+    """Waiting requests per engine beyond which another one starts."""
+    drain_below: WholeNumber = 1
+    """Waiting requests per engine below which one drains."""
+    startup_s: Seconds = 60.0
+    """From the decision to start an engine until it takes requests."""
+
+
+class FleetConfig(Section):
+    """How a cluster changes, and what requests put up with (docs/spec.md, section 13)."""
+
+    max_queue: WholeNumber | None = None
+    """Waiting requests of an engine at which it rejects new ones."""
+    request_timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Seconds after which an unanswered request is given up."""
+    max_retries: WholeNumber = 0
+    """How often a request that was lost with its engine is sent to another one."""
+    events: tuple[EngineEvent, ...] = ()
+    autoscaling: AutoscalingConfig | None = None
+
+
 class WorkloadConfig(Section):
     """Which requests arrive, and when."""
 
@@ -489,6 +540,7 @@ class SimulatorConfig(Section):
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
     transfer: TransferConfig = Field(default_factory=TransferConfig)
+    fleet: FleetConfig = Field(default_factory=FleetConfig)
     front_end: FrontEndConfig = Field(default_factory=FrontEndConfig)
     performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
@@ -558,6 +610,27 @@ class SimulatorConfig(Section):
     def performance_of(self, pool: PoolConfig) -> PerformanceModelConfig:
         """What prices the steps of a pool."""
         return self.performance if pool.performance is None else pool.performance
+
+    @model_validator(mode="after")
+    def _fleet_fits(self) -> Self:
+        fleet, n_engines = self.fleet, self.cluster.n_engines
+        if self.cluster.is_disaggregated and fleet != FleetConfig():
+            raise ValueError(
+                "fleet describes changes of an aggregated cluster, but the pools have roles: leave "
+                "one out"
+            )
+        for index, event in enumerate(fleet.events):
+            if event.engine >= n_engines:
+                raise ValueError(
+                    f"fleet.events.{index}.engine={event.engine}: the cluster has engines 0 to "
+                    f"{n_engines - 1}"
+                )
+        if fleet.autoscaling is not None and fleet.autoscaling.min_engines > n_engines:
+            raise ValueError(
+                f"fleet.autoscaling.min_engines={fleet.autoscaling.min_engines} exceeds the "
+                f"cluster's {n_engines} engines: lower it or raise data_parallel_size"
+            )
+        return self
 
     def link_bytes_per_s(self, pool: PoolConfig) -> int:
         """Bandwidth of each of a pool's engines to those of the other role; 0 without one."""

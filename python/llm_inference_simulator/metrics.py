@@ -26,6 +26,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 COMPLETED = 1
 REJECTED = 2
+FAILED = 3
+TIMED_OUT = 4
 UNFINISHED = 0
 
 NS_PER_MS = 1_000_000
@@ -231,7 +233,7 @@ def summarise(
     body: dict[str, Any] = {
         "duration": duration,
         "completed": n_completed,
-        "failed": int((window.counted & (columns["status"] == REJECTED)).sum()),
+        "failed": int((window.counted & (columns["status"] > COMPLETED)).sum()),
         "total_input_tokens": input_tokens,
         "total_output_tokens": output_tokens,
         "request_throughput": _ratio(n_completed, duration),

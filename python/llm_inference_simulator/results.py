@@ -18,7 +18,14 @@ from llm_inference_simulator import diagnostics, metrics, tables
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_text
-from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Window
+from llm_inference_simulator.metrics import (
+    COMPLETED,
+    FAILED,
+    NS_PER_S,
+    REJECTED,
+    TIMED_OUT,
+    Window,
+)
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import EngineStats
@@ -187,13 +194,23 @@ class SimulationResult:
             diagnostics.saturation_warning(self.requests, self.now_ns, self.setup.max_concurrency),
             diagnostics.preemption_warning(self.requests),
             diagnostics.rejection_warning(
-                self.requests, self._requested_output_tokens, max_model_len=max_model_len
+                self.requests,
+                self._requested_output_tokens,
+                max_model_len=max_model_len,
+                queue_tokens=self._queue_tokens,
             ),
             diagnostics.truncation_warning(
                 self.requests, self._requested_output_tokens, max_model_len=max_model_len
             ),
         ]
         return (*self.setup.warnings, *(finding for finding in findings if finding))
+
+    @property
+    def _queue_tokens(self) -> int | None:
+        """Tokens that every engine's cache holds, where queues are bounded."""
+        if self.config.fleet.max_queue is None:
+            return None
+        return min(pool.capacity.kv_cache_tokens for pool in self.setup.pools)
 
     def _interruption(self) -> str | None:
         if self.complete:
@@ -238,6 +255,7 @@ class SimulationResult:
             "max_concurrency": self.setup.max_concurrency,
             **self._body,
             **self._kv_transfer,
+            **self._failures,
             "measurement": self._measurement(),
             "capacity": _capacity_summary(self.setup.capacity),
             "pools": [self._pool(pool) for pool in self.setup.pools],
@@ -276,6 +294,21 @@ class SimulationResult:
             self.config.measurement.metric_percentiles,
         )
         return {"kv_transfer": summary}
+
+    @property
+    def _failures(self) -> dict[str, Any]:
+        """How counted requests failed where engines come and go; else empty."""
+        if "retries" not in self.requests:
+            return {}
+        status = self.requests["status"][self.window.counted]
+        return {
+            "failures": {
+                "rejected": int((status == REJECTED).sum()),
+                "lost_with_engine": int((status == FAILED).sum()),
+                "timed_out": int((status == TIMED_OUT).sum()),
+                "retries": int(self.requests["retries"][self.window.counted].sum()),
+            }
+        }
 
     def _measurement(self) -> dict[str, Any]:
         window = self.window
@@ -375,12 +408,18 @@ class SimulationResult:
         """
         counted = self.window.counted
         status = self.requests["status"][counted]
-        ttft = self.requests["ttft_ns"][counted]
-        errors = {COMPLETED: "", REJECTED: "rejected"}
+        done = status == COMPLETED
+        ttft = np.where(done, self.requests["ttft_ns"][counted], 0)
+        errors = {
+            COMPLETED: "",
+            REJECTED: "rejected",
+            FAILED: "lost with its engine",
+            TIMED_OUT: "timed out",
+        }
         return {
             "input_lens": self.requests["prompt_tokens"][counted].tolist(),
-            "output_lens": self.requests["output_tokens"][counted].tolist(),
-            "ttfts": (np.maximum(ttft, 0) / NS_PER_S).tolist(),
+            "output_lens": np.where(done, self.requests["output_tokens"][counted], 0).tolist(),
+            "ttfts": (ttft / NS_PER_S).tolist(),
             "itls": [(gaps / NS_PER_S).tolist() for gaps in self.itls()],
             "start_times": (self.requests["arrival_ns"][counted] / NS_PER_S).tolist(),
             "errors": [errors.get(int(code), "unfinished") for code in status],

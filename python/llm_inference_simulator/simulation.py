@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.catalog import load_model
-from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.config import FleetConfig, SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog, DecisionPool
 from llm_inference_simulator.disaggregated_cluster import transfer_settings
 from llm_inference_simulator.errors import ConfigError, WorkloadError
@@ -94,6 +94,11 @@ def simulate(
         raise ConfigError(
             "--decisions-output: recorded decisions know no transfers of keys and values; leave it "
             "out of a disaggregated run"
+        )
+    if record_decisions and config.fleet != FleetConfig():
+        raise ConfigError(
+            "--decisions-output: recorded decisions know no requests that leave early; leave it or "
+            "fleet (--max-queue, --request-timeout, --max-retries) out"
         )
     run = _prepare(config, workload, performance_model, is_complete=router is None)
     simulation = build_simulation(

@@ -51,7 +51,7 @@ fn main() -> Result<(), SimError> {
     };
     let pool = Pool { settings, cost: CostModel::Fixed(cost), count: 1 };
     let mut simulation =
-        Simulation::new(&[pool], &RoutingPolicy::RoundRobin, workload, Options::default())?;
+        Simulation::new(&[pool], &RoutingPolicy::RoundRobin, workload, Options::default(), None)?;
     let progress = simulation.run_slice(u64::MAX)?;
     println!("{} steps, trace hash {:016x}", progress.steps, simulation.trace_hash());
     Ok(())

@@ -10,7 +10,7 @@ use crate::ids::SlotId;
 use crate::recorder::{
     Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
 };
-use crate::scheduler::{Ended, NewRequest, Reservation, Scheduler, StepPlan};
+use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
 
@@ -57,6 +57,8 @@ pub(crate) struct Engine {
     logged: VecDeque<(usize, bool)>,
     /// Requests whose blocks the latest schedule reserved.
     reserved: Vec<Reservation>,
+    /// Most blocks in use before the engine died last.
+    lost_peak: u32,
     hands_over_early: bool,
     /// Requests whose prompts the latest steps complete, where that is noted.
     handing: Vec<Handing>,
@@ -110,6 +112,7 @@ impl Engine {
             device_free: SimTime::ZERO,
             logged: VecDeque::new(),
             reserved: Vec::new(),
+            lost_peak: 0,
             hands_over_early: false,
             handing: Vec::new(),
             step_ends: Vec::new(),
@@ -135,12 +138,47 @@ impl Engine {
     }
 
     /// A request joins the queue.
-    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime, records: &mut Records) {
+    pub(crate) fn enqueue(
+        &mut self,
+        new: &NewRequest,
+        now: SimTime,
+        records: &mut Records,
+    ) -> SlotId {
         self.counts.requests += 1;
         if let Some(decisions) = &mut records.decisions {
             decisions.log.push((self.index, Call::Add, new.request as usize));
         }
-        self.scheduler.enqueue(new, now);
+        self.scheduler.enqueue(new, now)
+    }
+
+    /// Requests that wait here.
+    pub(crate) fn waiting(&self) -> usize {
+        self.scheduler.waiting()
+    }
+
+    /// When the next step ends.
+    pub(crate) fn next_end(&self) -> Option<SimTime> {
+        self.in_flight.front().map(|plan| plan.end)
+    }
+
+    /// The engine dies: its cache, its queue and its steps in flight are gone.
+    pub(crate) fn fail(&mut self, now: SimTime) -> Result<Vec<Lost>, SimError> {
+        let next = next_step(self.step_ends.len())?;
+        self.lost_peak = self.lost_peak.max(self.scheduler.kv().peak_used());
+        self.spare.extend(self.in_flight.drain(..));
+        self.device_free = now;
+        Ok(self.scheduler.lose_all(next))
+    }
+
+    /// Give up a request.
+    pub(crate) fn abort(&mut self, slot: SlotId) -> Result<Lost, SimError> {
+        let next = next_step(self.step_ends.len())?;
+        Ok(self.scheduler.abort(slot, next, &mut self.in_flight))
+    }
+
+    /// The number of the oldest step whose output has not been processed.
+    pub(crate) fn processed(&self) -> u32 {
+        self.scheduler.processed()
     }
 
     /// Decide and dispatch the next step.
@@ -171,6 +209,8 @@ impl Engine {
         let start = now.after(self.overhead)?.max(self.device_free);
         let end = start.after(duration)?;
         self.device_free = end;
+        plan.end = end;
+        plan.overlaps = !self.in_flight.is_empty();
         if self.hands_over_early {
             let handing = |(request, slot)| Handing { request, slot, start, end };
             self.handing.extend(self.scheduler.handing_over(&plan).map(handing));
@@ -344,7 +384,8 @@ impl Engine {
         EngineStats {
             totals: self.totals,
             counts: self.counts,
-            peak_blocks: self.scheduler.kv().peak_used(),
+            used_blocks: self.scheduler.kv().used(),
+            peak_blocks: self.scheduler.kv().peak_used().max(self.lost_peak),
             operations,
             bytes,
         }
@@ -358,6 +399,8 @@ pub struct EngineStats {
     pub totals: StepTotals,
     /// What it counted.
     pub counts: EngineCounts,
+    /// KV blocks in use now.
+    pub used_blocks: u32,
     /// Most KV blocks in use at once.
     pub peak_blocks: u32,
     /// Floating-point operations of all steps, per accelerator; 0 where the model has none.

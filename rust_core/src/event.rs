@@ -6,14 +6,18 @@ use std::collections::BinaryHeap;
 use crate::time::SimTime;
 
 /// What happens. At the same nanosecond, in the order of the variants: first steps end, then
-/// transfers begin and end, then requests arrive, then engines schedule; so a schedule sees
-/// everything of its nanosecond.
+/// transfers begin and end, then engines come and go, then requests time out, then others arrive,
+/// then engines schedule; so a schedule sees everything of its nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     /// An engine's step ends.
     StepEnd,
     /// A transfer between engines begins, or may have ended.
     Transfer,
+    /// An engine dies, drains or comes up, or the autoscaler looks.
+    Fleet,
+    /// A request times out, if it is unanswered.
+    Timeout,
     /// A request arrives. Arrivals are read from their columns and never enter the queue.
     Arrival,
     /// An engine schedules.

@@ -15,6 +15,10 @@ pub enum Status {
     Completed = 1,
     /// Refused on arrival.
     Rejected = 2,
+    /// Lost with an engine and not retried again.
+    Failed = 3,
+    /// Given up after its time was over.
+    TimedOut = 4,
 }
 
 /// A column entry for what never happened.
@@ -48,6 +52,8 @@ pub struct RequestColumns {
     broken_spans: Vec<(u32, Span)>,
     /// How requests went from prefill to decode engines, where there are such.
     pub handover: Option<HandoverColumns>,
+    /// How often each request was lost with an engine and sent to another one, where that can be.
+    pub retries: Option<Vec<u32>>,
 }
 
 /// One value a request: how it went from a prefill to a decode engine.
@@ -92,6 +98,7 @@ impl RequestColumns {
             span: vec![(0, 0); requests],
             broken_spans: Vec::new(),
             handover: None,
+            retries: None,
         }
     }
 
@@ -127,6 +134,28 @@ impl RequestColumns {
 
     pub(crate) fn first_token(&mut self, request: u32, now: SimTime) {
         self.first_token_ns[request as usize] = nanos(now);
+    }
+
+    /// A request ends without all its tokens.
+    pub(crate) fn gave_up(&mut self, request: u32, status: Status, output: u32, now: SimTime) {
+        let request = request as usize;
+        self.finished_ns[request] = nanos(now);
+        self.output_tokens[request] = output;
+        self.status[request] = status;
+    }
+
+    /// A request's latest span on a dead engine counts a token of a step from `processed` on, which
+    /// never ended.
+    pub(crate) fn span_shortened(&mut self, engine: u32, request: u32, processed: u32) {
+        let of_request = |(of, span): &(u32, Span)| *of == engine && span.request == request;
+        if let Some(place) = self.broken_spans.iter().rposition(of_request) {
+            let span = &mut self.broken_spans[place].1;
+            if span.first >= processed {
+                self.broken_spans.remove(place);
+            } else {
+                span.last = span.last.min(processed - 1);
+            }
+        }
     }
 
     pub(crate) fn second_token(&mut self, request: u32, now: SimTime) {

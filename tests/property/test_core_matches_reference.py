@@ -16,8 +16,14 @@ from hypothesis import HealthCheck, event, given
 from hypothesis import settings as hypothesis_settings
 
 import llm_inference_simulator._core as core
-from llm_inference_simulator.cluster import EngineSettings, TransferSettings
+from llm_inference_simulator.cluster import (
+    AutoscalingSettings,
+    EngineSettings,
+    FleetSettings,
+    TransferSettings,
+)
 from tests.reference.cluster import Cluster, Job, Run, Sums, Transfers
+from tests.reference.fleet import Autoscaling, FleetRules
 from tests.reference.routers import ROUND_ROBIN, Routing
 from tests.reference.scheduler import Settings
 
@@ -35,6 +41,7 @@ class Case:
     request_latency_ns: int = 0
     response_latency_ns: int = 0
     transfers: Transfers | None = None
+    fleet: FleetRules | None = None
 
 
 def fixed_ns(costs: Costs, sums: Sums) -> int:
@@ -60,6 +67,7 @@ def run_reference(case: Case) -> Run:
         case.request_latency_ns,
         case.response_latency_ns,
         transfers=case.transfers,
+        fleet=case.fleet,
     ).simulate()
 
 
@@ -85,12 +93,25 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
         "block_offsets": column([sum(lengths[:i]) for i in range(len(lengths) + 1)]),
         "block_ids": column([block for job in case.jobs for block in job.blocks]),
         "transfer": case.transfers and TransferSettings(**asdict(case.transfers)),
+        "fleet": case.fleet and fleet_settings(case.fleet),
         "max_concurrency": case.max_concurrency,
         "request_latency_ns": case.request_latency_ns,
         "response_latency_ns": case.response_latency_ns,
         "record_steps": record_steps,
     }
     return core.Simulation(**arguments)
+
+
+def fleet_settings(rules: FleetRules) -> FleetSettings:
+    given = rules.autoscaling
+    scaling = None if given is None else AutoscalingSettings(**asdict(given))
+    return FleetSettings(
+        planned=rules.planned,
+        max_retries=rules.max_retries,
+        timeout_ns=rules.timeout_ns,
+        max_queue=rules.max_queue,
+        autoscaling=scaling,
+    )
 
 
 def finish(run: core.Simulation, max_events: int = 10**6) -> core.Simulation:
@@ -291,6 +312,36 @@ def disaggregated_cases(draw: st.DrawFn) -> Case:
     return replace(case, engines=tuple(engines), transfers=transfers)
 
 
+@st.composite
+def changing_cases(draw: st.DrawFn) -> Case:
+    """Engines die, drain, come up; requests time out; queues are bounded."""
+    case = draw(cases())
+    while len(case.engines) < 2:
+        case = replace(case, engines=case.engines * draw(st.integers(2, 4)))
+    last = max(job.arrival_ns for job in case.jobs) + 3000
+    change = st.tuples(
+        st.integers(0, last),
+        st.integers(0, len(case.engines) - 1),
+        st.sampled_from(["fail", "fail", "drain", "up", "up"]),
+    )
+    autoscaling = st.builds(
+        Autoscaling,
+        st.integers(1, len(case.engines)),
+        st.sampled_from([50, 333]),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.sampled_from([0, 1, 100, 1000]),
+    )
+    rules = FleetRules(
+        tuple(sorted(draw(st.lists(change, max_size=8)), key=lambda planned: planned[0])),
+        draw(st.integers(0, 3)),
+        draw(st.none() | st.sampled_from([1, 200, 1000, 3000])),
+        draw(st.none() | st.none() | st.integers(0, 4)),
+        draw(st.none() | autoscaling),
+    )
+    return replace(case, fleet=rules)
+
+
 ROLES = st.sampled_from(["prefill", "decode"])
 LINK_BYTES_PER_S = st.sampled_from([10**8, 3 * 10**8, 10**9, 10**9, 2 * 10**9 + 1, 10**12])
 
@@ -324,6 +375,22 @@ def test_disaggregated_core_equals_reference(case: Case) -> None:
     if any(row["preemptions"] for row in expected.requests):
         event("preempted")
     assert_equal(finish(build_core(case)), expected)
+    sliced = finish(build_core(case, record_steps=False), 1)
+    assert rows_of(sliced.request_columns()) == expected.requests
+
+
+@slow_to_draw
+@given(changing_cases())
+def test_changing_core_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    for name, status in (("rejected", 2), ("failed", 3), ("timed out", 4)):
+        if any(row["status"] == status for row in expected.requests):
+            event(name)
+    if any(row["retries"] and row["status"] == 1 for row in expected.requests):
+        event("retried and completed")
+    run = finish(build_core(case))
+    assert_equal(run, expected)
+    assert all(engine.used_blocks == 0 for engine in run.engine_stats())
     sliced = finish(build_core(case, record_steps=False), 1)
     assert rows_of(sliced.request_columns()) == expected.requests
 

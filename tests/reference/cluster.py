@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tests.reference.fleet import STATIC, Fleet, FleetRules
 from tests.reference.links import Links
 from tests.reference.routers import ROUND_ROBIN, Incoming, Router, Routing
 from tests.reference.scheduler import Decision, Request, Scheduler, Settings, blocks_for
 
-STEP_ENDS, TRANSFERS, ANSWERED, SENT, ARRIVES, SCHEDULES = range(6)
-"""Ranks of what happens in one nanosecond (1.3); the clients' side, in the middle, is rank 2."""
+STEP_ENDS, TRANSFERS, PLANNED, STARTED, LOOKS, TIMES_OUT, ANSWERED, SENT, ARRIVES, SCHEDULES = (
+    range(10)
+)
+"""What happens in one nanosecond, in order (1.3, 13.6); rank 4 begins with the clients' side."""
 
 Sums = dict[str, int]
 
@@ -119,6 +122,7 @@ class Cluster:
         response_latency_ns: int = 0,
         scheduler: Callable[[Settings], Scheduler] = Scheduler,
         transfers: Transfers | None = None,
+        fleet: FleetRules | None = None,
     ) -> None:
         self.engines = [Engine(s, scheduler(s), step_ns) for s, step_ns in engines]
         self.jobs = jobs
@@ -137,6 +141,8 @@ class Cluster:
             transfers.fabric_bytes_per_s if transfers else None,
         )
         self.moves: dict[int, Move] = {}
+        self.make_scheduler = scheduler
+        self.fleet = Fleet(fleet or STATIC, self)
         self.closing: dict[int, int] = {}  # when the windows of idle engines close
         self.order: dict[int, int] = {}  # of sending
         self.unsent = set(range(len(jobs)))
@@ -151,6 +157,10 @@ class Cluster:
         handle = {
             STEP_ENDS: self.step_ends,
             TRANSFERS: self.transfer,
+            PLANNED: self.fleet.planned,
+            STARTED: self.fleet.started,
+            LOOKS: self.fleet.looks,
+            TIMES_OUT: self.fleet.times_out,
             ANSWERED: self.answered,
             SENT: self.send,
             ARRIVES: self.arrives,
@@ -160,12 +170,15 @@ class Cluster:
             row = {"prompt_tokens": job.prompt, "engine": -1}
             row |= dict.fromkeys(("arrival_ns", "admitted_ns", "first_token_ns", "finished_ns"), -1)
             row |= dict.fromkeys(("output_tokens", "cached_tokens", "preemptions", "status"), 0)
+            if self.fleet.rules is not STATIC:
+                row["retries"] = 0
             if self.transfers:
                 row |= {"prefill_engine": -1, "transfer_start_ns": -1, "transfer_end_ns": -1}
                 row |= {"transfer_tokens": 0, "second_token_ns": -1}
             self.run.requests.append(row)
             self.run.token_times.append([])
             self.at(job.arrival_ns, SENT, 0)
+        self.fleet.plan()
         now = 0
         while self.events:
             time, rank, index = heapq.heappop(self.events)
@@ -179,8 +192,13 @@ class Cluster:
         for number, lives in self.requests_of.items():
             row = self.run.requests[number]
             row["preemptions"] = sum(request.preemptions for request in lives)
-            row["cached_tokens"] = lives[0].cached
-            assert row["output_tokens"] == lives[-1].output == len(self.run.token_times[number])
+            row["cached_tokens"] = next((life.cached for life in lives if life.cached >= 0), 0)
+            tokens = self.run.token_times[number]
+            assert row["output_tokens"] == len(tokens)
+            if row["status"] == 1:
+                assert len(tokens) == lives[-1].output
+            else:
+                tokens.clear()
         return self.run
 
     # Clients (section 2)
@@ -192,7 +210,7 @@ class Cluster:
             if since > now or self.unanswered >= self.places:
                 break
             self.run.requests[number]["arrival_ns"] = now
-            self.at(now + self.request_latency, ARRIVES, number)
+            self.at(now + self.request_latency, ARRIVES, len(self.order))
             self.unsent.remove(number)
             self.order[number] = len(self.order)
             self.unanswered += 1
@@ -217,20 +235,37 @@ class Cluster:
 
     # The router (2.3, 2.5)
 
-    def arrives(self, now: int, number: int) -> None:
+    def arrives(self, now: int, place: int) -> None:
+        """1.3: of one nanosecond, in the order in which they were sent."""
+        number = list(self.order)[place]
         job = self.jobs[number]
         if any(rejected(job, engine.settings) for engine in self.engines):
             self.answer(now, number, 2)
             return
+        self.fleet.arrived(now, number)
+        self.send_to_engine(now, number, 0)
+
+    def send_to_engine(self, now: int, number: int, known: int) -> None:
+        """Route a request with ``known`` generated tokens."""
+        if not self.fleet.up:
+            self.fleet.hold(now, number)
+            return
+        job = self.jobs[number]
         index = self.route(now, "prefill" if self.transfers else "aggregated", number)
-        settings = self.engines[index].settings
-        output = min(job.output, settings.max_model_len - job.prompt)
+        if self.fleet.is_full(index, number):
+            self.routers["aggregated"].answered(self.incoming(number))
+            self.answer(now, number, 2)
+            return
+        settings = [self.engines[index].settings]
+        if self.fleet.rules is not STATIC:  # 13.7
+            settings = [engine.settings for engine in self.engines]
+        output = min(min(job.output, s.max_model_len - job.prompt) for s in settings)
         hands_over = self.transfers is not None and self.decoded(job) > 1
         if self.transfers:
             self.run.requests[number]["prefill_engine"] = index
             output = 1
         request = self.request(number, output, now)
-        request.hands_over = hands_over
+        request.hands_over, request.known = hands_over, known
         self.enter(now, index, request)
 
     def request(self, number: int, output: int, now: int) -> Request:
@@ -251,7 +286,9 @@ class Cluster:
 
     def route(self, now: int, role: str, number: int) -> int:
         """2.8 among the engines of a role (12.1)."""
-        return self.indices(role)[self.routers[role].route(now, self.incoming(number))]
+        # Engines come and go in clusters of one role only, so places are engines there.
+        up = self.fleet.up if role == "aggregated" else set(range(len(self.engines)))
+        return self.indices(role)[self.routers[role].route(now, self.incoming(number), up)]
 
     def incoming(self, number: int) -> Incoming:
         """Only contents that several jobs name can be known (9.1); what follows another is own."""
@@ -361,7 +398,8 @@ class Cluster:
                     continue
                 break
             for request in decision.admitted:
-                self.run.requests[request.number]["admitted_ns"] = now
+                row = self.run.requests[request.number]
+                row["admitted_ns"] = now if row["admitted_ns"] < 0 else row["admitted_ns"]
             self.start_step(now, index, decision)
             handing += [
                 (request, engine.starts[-1], engine.ends[-1])
@@ -410,7 +448,10 @@ class Cluster:
     def step_ends(self, now: int, index: int) -> None:
         """3.2."""
         engine = self.engines[index]
-        assert engine.ends.pop(0) == now
+        if not engine.ends or engine.ends[0] != now:
+            assert self.fleet.rules.planned, "only the steps of dead engines never end"
+            return
+        engine.ends.pop(0)
         engine.starts.pop(0)
         tokens, finished = engine.scheduler.update()
         for request in tokens:

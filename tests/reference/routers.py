@@ -43,7 +43,7 @@ class Router:
     routing: Routing
     n: int
     stream: int
-    count: int = 0
+    next: int = 0
     outstanding: dict[int, list[int]] = field(default_factory=dict)  # tokens of the requests
     place_of: dict[int, int] = field(default_factory=dict)
     history: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
@@ -56,9 +56,11 @@ class Router:
         self.state = (self.state + 0x9E3779B97F4A7C15) & MASK
         return mix(self.state) * bound >> 64
 
-    def route(self, now: int, request: Incoming) -> int:
+    def route(self, now: int, request: Incoming, up: set[int]) -> int:
+        """``up`` are the places to choose from (13.1)."""
+        self.up = sorted(place for place in up if place < self.n)
         place: int = getattr(self, self.routing.policy)(now, request)
-        self.count += 1
+        self.next = place + 1
         self.outstanding[place].append(request.tokens)
         self.place_of[request.number] = place
         self.history.append((now + self.routing.view_delay_ns, place, request.blocks))
@@ -71,26 +73,26 @@ class Router:
         return len(self.outstanding[place])
 
     def round_robin(self, _: int, __: Incoming) -> int:
-        return self.count % self.n
+        return min(self.up, key=lambda place: (place - self.next) % self.n)
 
     def random(self, _: int, __: Incoming) -> int:
-        return self.draw(self.n)
+        return self.up[self.draw(len(self.up))]
 
     def least_outstanding(self, _: int, __: Incoming) -> int:
-        return min(range(self.n), key=lambda place: (self.requests(place), place))
+        return min(self.up, key=lambda place: (self.requests(place), place))
 
     def least_outstanding_tokens(self, _: int, __: Incoming) -> int:
-        return min(range(self.n), key=lambda place: (sum(self.outstanding[place]), place))
+        return min(self.up, key=lambda place: (sum(self.outstanding[place]), place))
 
     def power_of_two(self, _: int, __: Incoming) -> int:
-        if self.n == 1:
-            return 0
-        first = self.draw(self.n)
-        second = [place for place in range(self.n) if place != first][self.draw(self.n - 1)]
+        if len(self.up) == 1:
+            return self.up[0]
+        first = self.up[self.draw(len(self.up))]
+        second = [place for place in self.up if place != first][self.draw(len(self.up) - 1)]
         return min((first, second), key=self.requests)
 
     def session_affinity(self, now: int, request: Incoming) -> int:
-        if request.after in self.place_of:
+        if self.place_of.get(request.after) in self.up:
             return self.place_of[request.after]
         return self.least_outstanding(now, request)
 
@@ -100,5 +102,6 @@ class Router:
             known = [place for at, place, blocks in self.history if at <= now and block in blocks]
             if known:
                 excess = self.requests(known[-1]) - self.requests(idlest)
-                return idlest if excess > self.routing.imbalance else known[-1]
+                avoided = excess > self.routing.imbalance or known[-1] not in self.up
+                return idlest if avoided else known[-1]
         return idlest

@@ -54,6 +54,7 @@ class Request:
     cached: int = -1  # tokens found when it was first scheduled
     remote: bool = False  # its KV is in a prefill engine (12.4)
     hands_over: bool = False
+    gone: bool = False  # given up (13.5)
 
     @property
     def num_tokens(self) -> int:
@@ -143,6 +144,8 @@ class Scheduler:
         decision = self.in_flight.popleft()
         tokens, finished = [], []
         for (request, _, _), sampled in zip(decision.rows, decision.samples, strict=True):
+            if request.gone:
+                continue
             if sampled:
                 request.flying -= 1
                 request.known += 1
@@ -289,6 +292,15 @@ class Scheduler:
         if self.settings.scheduler_reserve_full_isl:
             return request.num_tokens
         return first_chunk_end
+
+    # Section 13: requests that end early
+
+    def abort(self, request: Request) -> None:
+        """13.5."""
+        queue = self.running if request in self.running else self.waiting
+        queue.remove(request)
+        self.pool.give_back(request.held)
+        request.held, request.gone = [], True
 
     # Section 12: from prefill to decode engines
 

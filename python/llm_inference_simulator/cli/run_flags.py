@@ -280,6 +280,32 @@ _ENGINE = Group(
     ),
 )
 
+_FLEET = Group(
+    "failures and admission (engines that die, drain and scale: fleet of --config)",
+    "fleet",
+    (
+        Flag(
+            "--max-queue",
+            whole_number,
+            "N",
+            "waiting requests of an engine at which it rejects new ones (default: no limit)",
+        ),
+        Flag(
+            "--request-timeout",
+            real,
+            "S",
+            "seconds after which an unanswered request is given up (default: never)",
+            field="request_timeout_s",
+        ),
+        Flag(
+            "--max-retries",
+            whole_number,
+            "N",
+            "times that a request lost with its engine is sent again (default: 0)",
+        ),
+    ),
+)
+
 _FRONT_END = Group(
     "front end",
     "front_end",
@@ -500,6 +526,7 @@ GROUPS = (
     _WHAT_RUNS,
     _DISAGGREGATION,
     _ENGINE,
+    _FLEET,
     _FRONT_END,
     _PERFORMANCE,
     _LOAD,

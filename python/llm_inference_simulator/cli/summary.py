@@ -111,6 +111,10 @@ def _request_counts(summary: Mapping[str, Any]) -> str:
         if count:
             parts.append(f"{count:,} {word}")
     text = ", ".join(parts)
+    failures = summary.get("failures", {})
+    listed = [f"{count:,} {name.replace('_', ' ')}" for name, count in failures.items() if count]
+    if listed:
+        text += f" ({', '.join(listed)})"
     if measurement["excluded_warm_up"]:
         text += f"; {measurement['excluded_warm_up']:,} of the warm-up not counted"
     return text

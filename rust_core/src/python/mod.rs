@@ -2,6 +2,7 @@
 
 mod cost;
 mod errors;
+mod fleet;
 mod replay;
 mod router;
 mod settings;

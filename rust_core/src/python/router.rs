@@ -52,6 +52,10 @@ impl PyRouterEngines {
         self.0.engines()
     }
 
+    fn is_up(&self, engine: usize) -> PyResult<bool> {
+        self.0.is_up(engine).ok_or_else(|| self.no_such(engine))
+    }
+
     fn outstanding(&self, engine: usize) -> PyResult<u64> {
         self.0.requests(engine).ok_or_else(|| self.no_such(engine))
     }

@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 
 use super::cost::{PyCostModel, PyStepShape, Raised};
 use super::errors::to_python;
+use super::fleet::FleetArgument;
 use super::router::policy;
 use super::settings::{EngineSettingsArgument, TransferArgument};
 use crate::cost::StepShape;
@@ -87,6 +88,11 @@ impl PyEngineStats {
     #[getter]
     fn prefix_hits(&self) -> u64 {
         self.0.counts.prefix_hits
+    }
+
+    #[getter]
+    fn used_blocks(&self) -> u32 {
+        self.0.used_blocks
     }
 
     #[getter]
@@ -171,7 +177,7 @@ impl PySimulation {
     #[new]
     #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
                         max_concurrency=None, priority=None, after=None, block_offsets=None,
-                        block_ids=None, transfer=None, router_seed=0,
+                        block_ids=None, transfer=None, fleet=None, router_seed=0,
                         router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
                         record_decisions=false))]
@@ -190,6 +196,7 @@ impl PySimulation {
         block_offsets: Option<PyReadonlyArray1<'_, i64>>,
         block_ids: Option<PyReadonlyArray1<'_, i64>>,
         transfer: Option<TransferArgument>,
+        fleet: Option<FleetArgument>,
         router_seed: u64,
         router_view_delay_ns: u64,
         router_imbalance: u64,
@@ -229,6 +236,7 @@ impl PySimulation {
             record_steps,
             record_decisions,
         };
+        let fleet = fleet.map(|argument| argument.settings()).transpose()?;
         let build = || {
             let mut workload = Workload::new(arrivals, prompts, outputs, max_concurrency)?;
             if let Some(priorities) = priorities {
@@ -240,7 +248,7 @@ impl PySimulation {
             if let Some((offsets, ids)) = blocks {
                 workload = workload.with_blocks(offsets, ids)?;
             }
-            Simulation::new(&core_pools, &policy, workload, options)
+            Simulation::new(&core_pools, &policy, workload, options, fleet)
         };
         let simulation = build().map_err(|error| to_python(py, &error))?;
         Ok(Self { simulation: Mutex::new(simulation), raised })
@@ -285,6 +293,9 @@ impl PySimulation {
         columns.set_item("engine", wide(py, &requests.engine))?;
         let status: Vec<u8> = requests.status.iter().map(|&status| status as u8).collect();
         columns.set_item("status", status.into_pyarray(py))?;
+        if let Some(retries) = &requests.retries {
+            columns.set_item("retries", wide(py, retries))?;
+        }
         if let Some(handover) = &requests.handover {
             columns.set_item("prefill_engine", wide(py, &handover.prefill_engine))?;
             let times = [

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::SimError;
 use crate::time::SimTime;
@@ -42,12 +42,23 @@ pub struct Incoming {
 pub struct Loads {
     requests: Vec<AtomicU64>,
     tokens: Vec<AtomicU64>,
+    down: Vec<AtomicBool>,
 }
 
 impl Loads {
     pub(super) fn new(engines: usize) -> Self {
         let zeros = || (0..engines).map(|_| AtomicU64::new(0)).collect();
-        Self { requests: zeros(), tokens: zeros() }
+        let down = (0..engines).map(|_| AtomicBool::new(false)).collect();
+        Self { requests: zeros(), tokens: zeros(), down }
+    }
+
+    /// Whether an engine takes requests; None if there is no such engine.
+    pub fn is_up(&self, place: usize) -> Option<bool> {
+        self.down.get(place).map(|down| !down.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_up(&self, place: u32, up: bool) {
+        self.down[place as usize].store(!up, Ordering::Relaxed);
     }
 
     /// Number of engines.
@@ -81,6 +92,8 @@ impl Clone for Loads {
         let copy = |loads: &[AtomicU64]| {
             loads.iter().map(|load| AtomicU64::new(load.load(Ordering::Relaxed))).collect()
         };
-        Self { requests: copy(&self.requests), tokens: copy(&self.tokens) }
+        let down =
+            self.down.iter().map(|down| AtomicBool::new(down.load(Ordering::Relaxed))).collect();
+        Self { requests: copy(&self.requests), tokens: copy(&self.tokens), down }
     }
 }

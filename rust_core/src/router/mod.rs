@@ -76,6 +76,8 @@ pub(crate) struct Router {
     engines: Vec<u32>,
     /// The place of each engine of the cluster.
     places: Vec<u32>,
+    /// Places of the engines that take requests, in order.
+    up: Vec<u32>,
     choice: Choice,
 }
 
@@ -128,10 +130,36 @@ impl Router {
         for (place, &engine) in (0_u32..).zip(&engines) {
             places[engine as usize] = place;
         }
-        Self { engines, places, choice }
+        let up = (0_u32..).zip(&engines).map(|(place, _)| place).collect();
+        Self { engines, places, up, choice }
     }
 
-    /// Choose an engine for a request.
+    /// Whether any engine takes requests.
+    pub(crate) fn any_up(&self) -> bool {
+        !self.up.is_empty()
+    }
+
+    /// An engine takes requests from now on, or none.
+    pub(crate) fn set_up(&mut self, engine: u32, up: bool) {
+        let place = self.places[engine as usize];
+        match (self.up.binary_search(&place), up) {
+            (Err(at), true) => self.up.insert(at, place),
+            (Ok(at), false) => {
+                self.up.remove(at);
+            }
+            _ => return,
+        }
+        match &mut self.choice {
+            Choice::RoundRobin { .. } | Choice::Random(_) | Choice::PowerOfTwo { .. } => {}
+            Choice::LeastOutstanding(loads)
+            | Choice::LeastOutstandingTokens(loads)
+            | Choice::SessionAffinity { loads, .. } => loads.set_up(place, up),
+            Choice::PrefixAware(router) => router.set_up(place, up),
+            Choice::External { loads, .. } => loads.set_up(place, up),
+        }
+    }
+
+    /// Choose an engine for a request, one of those that are up: there is one.
     ///
     /// # Errors
     /// What a user's own policy raises.
@@ -142,15 +170,14 @@ impl Router {
         request: u32,
         workload: &Workload,
     ) -> Result<u32, SimError> {
-        // Clusters of 2^32 engines do not exist.
-        let count = u32::try_from(self.engines.len()).unwrap_or(u32::MAX);
         let place = match &mut self.choice {
             Choice::RoundRobin { next } => {
-                let place = *next;
-                *next = if place + 1 == count { 0 } else { place + 1 };
+                let at = self.up.partition_point(|place| place < next);
+                let place = self.up[if at == self.up.len() { 0 } else { at }];
+                *next = place + 1;
                 place
             }
-            Choice::Random(rng) => rng.below(count),
+            Choice::Random(rng) => self.up[rng.below(count(&self.up)) as usize],
             Choice::LeastOutstanding(loads) => {
                 let place = loads.winner();
                 loads.add(place, 1);
@@ -162,14 +189,14 @@ impl Router {
                 place
             }
             Choice::PowerOfTwo { rng, loads } => {
-                let place = better_of_two(rng, loads, count);
+                let place = better_of_two(rng, loads, &self.up);
                 loads[place as usize] += 1;
                 place
             }
             Choice::SessionAffinity { loads, engines } => {
                 let known = workload.previous(request).map(|before| engines[before as usize]);
                 let place = match known {
-                    Some(place) if place != NONE => place,
+                    Some(place) if place != NONE && !loads.is_down(place) => place,
                     _ => loads.winner(),
                 };
                 engines[request as usize] = place;
@@ -184,7 +211,7 @@ impl Router {
                 let (prompt, output) = workload.lengths(request);
                 let previous = workload.previous(request);
                 let incoming = Incoming { request, now, prompt, output, previous };
-                let place = checked(route.route(&incoming, loads)?, count)?;
+                let place = checked(route.route(&incoming, loads)?, &self.engines, &self.up)?;
                 loads.add(place, tokens(request, workload));
                 place
             }
@@ -218,21 +245,29 @@ fn tokens(request: u32, workload: &Workload) -> u64 {
 }
 
 /// Two different engines at random; the first where both have as much to do.
-fn better_of_two(rng: &mut Rng, loads: &[u64], count: u32) -> u32 {
+fn better_of_two(rng: &mut Rng, loads: &[u64], up: &[u32]) -> u32 {
+    let count = count(up);
     if count == 1 {
-        return 0;
+        return up[0];
     }
     let first = rng.below(count);
     let second = rng.below(count - 1);
     let second = if second >= first { second + 1 } else { second };
+    let (first, second) = (up[first as usize], up[second as usize]);
     if loads[second as usize] < loads[first as usize] { second } else { first }
 }
 
-fn checked(place: u64, count: u32) -> Result<u32, SimError> {
-    match u32::try_from(place) {
-        Ok(place) if place < count => Ok(place),
-        _ => Err(SimError::Router {
-            message: format!("it chose engine {place}, but there are engines 0 to {}", count - 1),
-        }),
-    }
+/// Clusters of 2^32 engines do not exist.
+fn count(up: &[u32]) -> u32 {
+    u32::try_from(up.len()).unwrap_or(u32::MAX)
+}
+
+fn checked(place: u64, engines: &[u32], up: &[u32]) -> Result<u32, SimError> {
+    let last = engines.len() - 1;
+    let message = match u32::try_from(place) {
+        Ok(place) if up.binary_search(&place).is_ok() => return Ok(place),
+        Ok(found) if (found as usize) <= last => format!("it chose engine {place}, which is down"),
+        _ => format!("it chose engine {place}, but there are engines 0 to {last}"),
+    };
+    Err(SimError::Router { message })
 }

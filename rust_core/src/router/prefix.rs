@@ -56,14 +56,19 @@ impl PrefixAware {
             0 => idlest,
             _ => self.view[contents[known - 1] as usize],
         };
-        let spread = self.loads.load(engine) - self.loads.load(idlest);
-        let engine = if spread > self.imbalance { idlest } else { engine };
+        let spread = self.loads.load(engine).saturating_sub(self.loads.load(idlest));
+        let avoid = spread > self.imbalance || self.loads.is_down(engine);
+        let engine = if avoid { idlest } else { engine };
         if !contents.is_empty() {
             let known = SimTime::from_nanos(now.as_nanos().saturating_add(self.delay.as_nanos()));
             self.news.push_back((known, request, engine));
         }
         self.loads.add(engine, 1);
         engine
+    }
+
+    pub(super) fn set_up(&mut self, engine: u32, up: bool) {
+        self.loads.set_up(engine, up);
     }
 
     pub(super) fn answered(&mut self, engine: u32) {

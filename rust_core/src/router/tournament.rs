@@ -6,6 +6,8 @@
 pub(crate) struct Tournament {
     /// What each engine has to do, padded to a power of two with engines that never win.
     load: Vec<u64>,
+    /// Whether an engine takes no requests.
+    down: Vec<bool>,
     /// Winners; node 1 is the final, node i has children 2i and 2i + 1.
     winners: Vec<u32>,
 }
@@ -19,7 +21,7 @@ impl Tournament {
         for (leaf, engine) in (leaves..2 * leaves).zip(0_u32..) {
             winners[leaf] = engine;
         }
-        let mut router = Self { load, winners };
+        let mut router = Self { load, down: vec![false; leaves], winners };
         for node in (1..leaves).rev() {
             router.play(node);
         }
@@ -34,6 +36,16 @@ impl Tournament {
     /// What an engine has to do.
     pub(crate) fn load(&self, engine: u32) -> u64 {
         self.load[engine as usize]
+    }
+
+    pub(crate) fn is_down(&self, engine: u32) -> bool {
+        self.down[engine as usize]
+    }
+
+    /// An engine takes requests from now on, or none.
+    pub(crate) fn set_up(&mut self, engine: u32, up: bool) {
+        self.down[engine as usize] = !up;
+        self.replay(engine);
     }
 
     /// An engine has more to do.
@@ -60,7 +72,9 @@ impl Tournament {
     /// The left child has the lower engines, so it wins a draw.
     fn play(&mut self, node: usize) {
         let (left, right) = (self.winners[2 * node], self.winners[2 * node + 1]);
-        let load = |engine: u32| self.load[engine as usize];
+        let load = |engine: u32| {
+            if self.down[engine as usize] { u64::MAX } else { self.load[engine as usize] }
+        };
         self.winners[node] = if load(right) < load(left) { right } else { left };
     }
 }

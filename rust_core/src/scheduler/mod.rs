@@ -6,6 +6,7 @@
 
 mod decode_set;
 mod handover;
+mod loss;
 mod plan;
 mod running_pass;
 mod slot;
@@ -20,6 +21,7 @@ use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
 use crate::time::SimTime;
 use decode_set::DecodeSet;
+pub(crate) use loss::Lost;
 pub use plan::Row;
 pub(crate) use plan::{Reservation, Span, StepPlan};
 use slot::{Running, Slot, Slots, State};
@@ -122,14 +124,20 @@ impl Scheduler {
         self.waiting.len() + self.received.len() + self.receiving as usize
     }
 
+    /// The number of the oldest step whose output has not been processed.
+    pub(crate) const fn processed(&self) -> u32 {
+        self.processed
+    }
+
     pub(crate) const fn kv(&self) -> &KvCache {
         &self.kv
     }
 
     /// A request joins the queue.
-    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) {
+    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) -> SlotId {
         let id = self.slots.insert(Slot::new(new, now));
         self.waiting.push(&self.slots, id);
+        id
     }
 
     /// When a batch that waits for its window opens; None where nothing waits for time to pass.
@@ -253,6 +261,7 @@ impl Scheduler {
         if slot.span_first != NONE {
             let (request, first, last) = (slot.request, slot.span_first, slot.span_last);
             plan.broken_spans.push(Span { request, first, last });
+            slot.broken_first = first;
             slot.span_first = NONE;
         }
     }

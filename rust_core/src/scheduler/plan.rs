@@ -2,6 +2,7 @@
 
 use crate::cost::StepShape;
 use crate::ids::SlotId;
+use crate::time::SimTime;
 
 /// An unbroken row of steps in each of which a request got a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub struct Row {
 pub(crate) struct StepPlan {
     /// Number of the step in its engine.
     pub(crate) step: u32,
+    /// When it ends.
+    pub(crate) end: SimTime,
+    /// Whether it was decided while the step before it was in flight.
+    pub(crate) overlaps: bool,
     pub(crate) shape: StepShape,
     pub(crate) admitted: Vec<Admission>,
     /// Requests whose blocks were reserved.
@@ -82,6 +87,13 @@ impl StepPlan {
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
+    }
+
+    /// Forget a request that was aborted: the step gives it no token.
+    pub(super) fn forget(&mut self, id: SlotId, request: u32) {
+        self.finishing.retain(|&other| other != id);
+        self.first_tokens.retain(|&other| other != request);
+        self.resumed.retain(|&other| other != request);
     }
 
     /// Whether no request was scheduled.

@@ -28,6 +28,8 @@ pub(crate) enum State {
     Received,
     /// Out of the running requests of a prefill engine, its blocks held until they are sent.
     Sending,
+    /// No request: the slot may be used again.
+    Free,
 }
 
 /// One request. Most of its life it sits in the decode set and is not touched at all.
@@ -60,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) span_first: u32,
     /// Last step that gave it a token, while it is out of the decode set.
     pub(crate) span_last: u32,
+    /// First step of the row before it, which `span_last` ended.
+    pub(crate) broken_first: u32,
     /// While preempted: the step whose output brings its latest token; NONE: it has arrived.
     pub(crate) token_due: u32,
     /// When it joined the engine's queue.
@@ -98,6 +102,7 @@ impl Slot {
             next: NONE,
             span_first: NONE,
             span_last: NONE,
+            broken_first: NONE,
             token_due: NONE,
             joined,
             order,
@@ -133,7 +138,14 @@ impl Slots {
     }
 
     pub(crate) fn release(&mut self, id: SlotId) {
+        self[id].state = State::Free;
         self.free.push(id);
+    }
+
+    /// The slots that hold a request.
+    pub(crate) fn taken(&self) -> Vec<SlotId> {
+        let ids = (0..).zip(&self.slots);
+        ids.filter(|(_, slot)| slot.state != State::Free).map(|(id, _)| id).collect()
     }
 }
 

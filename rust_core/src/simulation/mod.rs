@@ -1,5 +1,6 @@
 //! The event loop: one cluster, one workload, advanced in slices.
 
+mod fleet;
 mod handover;
 
 use crate::config::{EngineSettings, Role};
@@ -13,6 +14,8 @@ use crate::scheduler::{Ended, NewRequest};
 use crate::source::Source;
 use crate::time::{SimDuration, SimTime};
 use crate::workload::Workload;
+use fleet::Fleet;
+pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
 
@@ -69,6 +72,8 @@ pub struct Simulation {
     router: Router,
     /// What goes from prefill to decode engines.
     handover: Option<Box<Handover>>,
+    /// How the cluster changes.
+    fleet: Option<Box<Fleet>>,
     engines: Vec<Engine>,
     /// Settings by pool, for the checks on arrival.
     pools: Vec<EngineSettings>,
@@ -93,6 +98,7 @@ impl Simulation {
         policy: &RoutingPolicy,
         workload: Workload,
         options: Options,
+        fleet: Option<FleetSettings>,
     ) -> Result<Self, SimError> {
         let mut engines = Vec::new();
         let mut index = 0;
@@ -121,7 +127,19 @@ impl Simulation {
                 engines.iter_mut().for_each(Engine::hand_over_early);
             }
         }
+        if fleet.is_some() {
+            if handover.is_some() {
+                return Err(SimError::InvalidSetting {
+                    field: "fleet",
+                    value: "a disaggregated cluster".to_owned(),
+                    remedy: "engines come and go in aggregated clusters only",
+                });
+            }
+            requests.retries = Some(vec![0; workload.len()]);
+        }
+        let fleet = fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len())));
         let mut simulation = Self {
+            fleet,
             now: SimTime::ZERO,
             queue: EventQueue::default(),
             router: Router::new(policy, members(pools, first), &workload, options.seed, 0),
@@ -140,6 +158,7 @@ impl Simulation {
             options,
             steps: 0,
         };
+        simulation.plan_fleet()?;
         simulation.look_ahead()?;
         Ok(simulation)
     }
@@ -215,6 +234,11 @@ impl Simulation {
         self.now = event.time;
         match event.rank {
             Rank::StepEnd => {
+                let engine = &self.engines[event.index as usize];
+                if self.fleet.is_some() && engine.next_end() != Some(self.now) {
+                    // The engine died in the meantime.
+                    return Ok(());
+                }
                 let delivered = self.now.after(self.options.response_latency)?;
                 let engine = &mut self.engines[event.index as usize];
                 engine.complete(delivered, &mut self.records, &mut self.ended);
@@ -223,6 +247,8 @@ impl Simulation {
                 }
             }
             Rank::Transfer => return self.transfer(event.index),
+            Rank::Fleet => return self.change_fleet(event.index),
+            Rank::Timeout => return self.time_out(event.index),
             Rank::Arrival | Rank::Schedule => {}
         }
         if self.due.is_empty() && !self.happens_now(self.queue.peek()) {
@@ -269,13 +295,25 @@ impl Simulation {
         let Some(request) = self.source.send() else { return Ok(()) };
         self.records.requests.arrived(request, sent);
         let (prompt, output) = self.source.workload().lengths(request);
-        if let Some(output) = self.effective_output(prompt, output) {
-            self.send_to_engine(request, output)?;
+        if self.effective_output(prompt, output).is_none() {
+            self.reject(request)?;
         } else {
-            let refused = time.after(self.options.response_latency)?;
-            self.records.requests.rejected(request, refused);
-            self.source.answered(request, refused);
+            if let Some(fleet) = &mut self.fleet {
+                fleet.arrived(request, self.source.sent() as u64);
+                if let Some(timeout) = fleet.settings.timeout {
+                    let time = time.after(timeout)?;
+                    self.queue.push(Event { time, rank: Rank::Timeout, index: request });
+                }
+            }
+            self.send_to_engine(request, 0)?;
         }
+        self.look_ahead()
+    }
+
+    fn reject(&mut self, request: u32) -> Result<(), SimError> {
+        let refused = self.now.after(self.options.response_latency)?;
+        self.records.requests.rejected(request, refused);
+        self.source.answered(request, refused);
         self.look_ahead()
     }
 
@@ -287,7 +325,7 @@ impl Simulation {
                 pool.effective_output(prompt, output.min(1))?;
             } else {
                 let own = pool.effective_output(prompt, output)?;
-                if pool.role == Role::Decode {
+                if pool.role == Role::Decode || self.fleet.is_some() {
                     effective = effective.min(own);
                 }
             }
@@ -295,37 +333,63 @@ impl Simulation {
         Some(effective)
     }
 
-    fn send_to_engine(&mut self, request: u32, output: u32) -> Result<(), SimError> {
+    /// Route a request, which has `generated` tokens if it was lost with another engine.
+    fn send_to_engine(&mut self, request: u32, generated: u32) -> Result<(), SimError> {
+        if self.fleet.is_some() && !self.router.any_up() {
+            return self.hold(request, generated);
+        }
         let index = self.router.route(self.now, request, self.source.workload())?;
+        if let Some(fleet) = &self.fleet
+            && let Some(most) = fleet.settings.max_queue
+            && self.is_new(request)
+            && self.engines[index as usize].waiting() >= most as usize
+        {
+            self.router.answered(index, request, self.source.workload());
+            return self.reject(request);
+        }
         self.records.requests.routed(request, index);
-        let engine = &mut self.engines[index as usize];
         let workload = self.source.workload();
-        let (prompt, _) = workload.lengths(request);
+        let (prompt, output) = workload.lengths(request);
+        let output = self.effective_output(prompt, output).unwrap_or(output);
+        let engine = &mut self.engines[index as usize];
         let hands_over = self.handover.is_some() && output > 1;
+        // Distinct, as a server's clock readings are: with ties, requests could take turns in
+        // preempting each other for ever.
+        let arrival =
+            self.fleet.as_ref().map_or(self.source.sent() as u64, |fleet| fleet.order(request));
         let new = NewRequest {
             request,
             prompt,
             output: if self.handover.is_some() {
                 1
+            } else if self.fleet.is_some() {
+                output
             } else {
                 engine.settings().effective_output(prompt, output).unwrap_or(output)
             },
             priority: workload.priority(request),
-            // Distinct, as a server's clock readings are: with ties, requests could take turns in
-            // preempting each other for ever.
-            arrival: self.source.sent() as u64,
-            generated: 0,
+            arrival,
+            generated,
             remote: false,
             hands_over,
         };
         if let Some(handover) = &mut self.handover {
             handover.note_sent(&mut self.records.requests, &new, output, index);
         }
-        engine.enqueue(&new, self.now, &mut self.records);
+        let slot = engine.enqueue(&new, self.now, &mut self.records);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.remember(request, slot);
+        }
         if !engine.is_busy() {
             self.mark_due(index);
         }
         Ok(())
+    }
+
+    /// Whether a request has not been lost before.
+    fn is_new(&self, request: u32) -> bool {
+        let retries = self.records.requests.retries.as_ref();
+        retries.is_none_or(|retries| retries[request as usize] == 0)
     }
 
     /// Have an engine schedule at the end of this nanosecond.
