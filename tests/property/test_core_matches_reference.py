@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given
+from hypothesis import HealthCheck, event, example, given
 from hypothesis import settings as hypothesis_settings
 
 import llm_inference_simulator._core as core
@@ -364,7 +364,32 @@ def test_core_equals_reference(case: Case) -> None:
     assert_equal(finish(build_core(case)), expected)
 
 
+TIGHT_PREFILL = Settings(
+    max_num_seqs=4,
+    max_num_batched_tokens=4,
+    max_model_len=40,
+    block_size=1,
+    num_gpu_blocks=6,
+    long_prefill_token_threshold=2,
+    scheduler_reserve_full_isl=False,
+    async_scheduling=True,
+    role="prefill",
+    link_bytes_per_s=10**9,
+)
+PROMISED = Case(
+    (
+        (TIGHT_PREFILL, (100, 0, 0, 0)),
+        (replace(TIGHT_PREFILL, role="decode", num_gpu_blocks=30), (100, 0, 0, 0)),
+    ),
+    (Job(0, 5, 3), Job(0, 2, 3)),
+    transfers=Transfers(1),
+)
+"""The second prompt is complete, its step in flight, when the first runs out of blocks (12.3)."""
+
+
 @slow_to_draw
+@example(PROMISED)
+@example(replace(PROMISED, transfers=Transfers(1, layers=2)))
 @given(disaggregated_cases())
 def test_disaggregated_core_equals_reference(case: Case) -> None:
     expected = run_reference(case)
@@ -379,7 +404,25 @@ def test_disaggregated_core_equals_reference(case: Case) -> None:
     assert rows_of(sliced.request_columns()) == expected.requests
 
 
+PATIENT = Settings(
+    max_num_seqs=4,
+    max_num_batched_tokens=40,
+    max_model_len=40,
+    block_size=2,
+    num_gpu_blocks=20,
+    enable_prefix_caching=True,
+)
+ABORTED = Case(
+    ((PATIENT, (100, 0, 0, 0)),),
+    (Job(0, 6, 20, blocks=(0, 1, 2)), Job(1200, 6, 2, blocks=(0, 1, 2))),
+    fleet=FleetRules(timeout_ns=450),
+)
+"""The first request times out in its fifth step; the second finds what it left (13.5)."""
+
+
 @slow_to_draw
+@example(ABORTED)
+@example(replace(ABORTED, engines=((replace(PATIENT, async_scheduling=True), (100, 0, 0, 0)),)))
 @given(changing_cases())
 def test_changing_core_equals_reference(case: Case) -> None:
     expected = run_reference(case)
