@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::EngineSettings;
+use crate::config::{EngineSettings, Role};
 use crate::cost::{CostModel, StepTotals};
 use crate::error::SimError;
 use crate::ids::SlotId;
@@ -55,13 +55,10 @@ pub(crate) struct Engine {
     device_free: SimTime,
     /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
     logged: VecDeque<(usize, bool)>,
-    /// Requests whose blocks the latest schedule reserved.
-    reserved: Vec<Reservation>,
     /// Most blocks in use before the engine died last.
     lost_peak: u32,
-    hands_over_early: bool,
-    /// Requests whose prompts the latest steps complete, where that is noted.
-    handing: Vec<Handing>,
+    /// Requests whose prompts the latest steps complete; None where that is not noted.
+    handing: Option<Vec<Handing>>,
     step_ends: Vec<u64>,
     totals: StepTotals,
     counts: EngineCounts,
@@ -111,10 +108,8 @@ impl Engine {
             spare: Vec::new(),
             device_free: SimTime::ZERO,
             logged: VecDeque::new(),
-            reserved: Vec::new(),
             lost_peak: 0,
-            hands_over_early: false,
-            handing: Vec::new(),
+            handing: None,
             step_ends: Vec::new(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -191,9 +186,6 @@ impl Engine {
         let mut plan = self.spare.pop().unwrap_or_default();
         self.scheduler.schedule(now, step, &mut plan);
         self.record_decisions(&plan, now, records);
-        if !plan.reserved.is_empty() {
-            self.note_reserved(&plan.reserved);
-        }
         if plan.is_empty() {
             let preempted = !plan.preempted.is_empty();
             self.spare.push(plan);
@@ -211,9 +203,8 @@ impl Engine {
         self.device_free = end;
         plan.end = end;
         plan.overlaps = !self.in_flight.is_empty();
-        if self.hands_over_early {
-            let handing = |(request, slot)| Handing { request, slot, start, end };
-            self.handing.extend(self.scheduler.handing_over(&plan).map(handing));
+        if self.settings.role != Role::Aggregated {
+            self.note_handovers(&plan, start, end, records);
         }
         self.record_step(&plan, duration, end);
         if let Some(rows) = &mut records.steps {
@@ -223,30 +214,49 @@ impl Engine {
         Ok(Outcome::Step(end))
     }
 
-    fn note_reserved(&mut self, reserved: &[Reservation]) {
-        self.reserved.extend_from_slice(reserved);
-        if self.scheduler.kv().caches_prefixes() {
-            for reservation in reserved {
-                self.counts.prefix_queries +=
-                    u64::from(reservation.tokens) + u64::from(reservation.cached) + 1;
-                self.counts.prefix_hits += u64::from(reservation.cached);
+    /// Note whose prompts a step completes, or whose second token it gives.
+    #[cold]
+    fn note_handovers(
+        &mut self,
+        plan: &StepPlan,
+        start: SimTime,
+        end: SimTime,
+        records: &mut Records,
+    ) {
+        if let Some(noted) = &mut self.handing {
+            let handing = |(request, slot)| Handing { request, slot, start, end };
+            noted.extend(self.scheduler.handing_over(plan).map(handing));
+        }
+        if let Some(inbox) = self.scheduler.inbox() {
+            for request in inbox.resumed.drain(..) {
+                records.requests.second_token(request, end);
             }
         }
     }
 
     /// The reservations made since the last call.
     pub(crate) fn take_reserved(&mut self) -> Vec<Reservation> {
-        std::mem::take(&mut self.reserved)
+        let caches = self.scheduler.kv().caches_prefixes();
+        let Some(inbox) = self.scheduler.inbox() else { return Vec::new() };
+        let reserved = std::mem::take(&mut inbox.reserved);
+        if caches {
+            for reservation in &reserved {
+                self.counts.prefix_queries +=
+                    u64::from(reservation.tokens) + u64::from(reservation.cached) + 1;
+                self.counts.prefix_hits += u64::from(reservation.cached);
+            }
+        }
+        reserved
     }
 
     /// Note which requests' prompts a step completes when it is dispatched.
     pub(crate) fn hand_over_early(&mut self) {
-        self.hands_over_early = true;
+        self.handing = Some(Vec::new());
     }
 
     /// The requests whose prompts the steps complete that were dispatched since the last call.
     pub(crate) fn take_handing(&mut self) -> Vec<Handing> {
-        std::mem::take(&mut self.handing)
+        self.handing.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The blocks of a request that left this prefill engine have been sent.
@@ -270,9 +280,6 @@ impl Engine {
         let Some(plan) = self.in_flight.pop_front() else { return };
         for &request in &plan.first_tokens {
             records.requests.first_token(request, delivered);
-        }
-        for &request in &plan.resumed {
-            records.requests.second_token(request, delivered);
         }
         let index = self.index;
         self.scheduler.complete(&plan, |end| {

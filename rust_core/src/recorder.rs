@@ -3,7 +3,7 @@
 use crate::cost::StepShape;
 use crate::error::SimError;
 use crate::scheduler::{Row, Span};
-use crate::time::SimTime;
+use crate::time::{SimDuration, SimTime};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +67,16 @@ pub struct HandoverColumns {
     pub transfer_end_ns: Vec<i64>,
     /// Tokens whose keys and values were sent.
     pub transfer_tokens: Vec<u32>,
-    /// When the client saw the first token of the decode engine.
+    /// When the client sees the first token of the decode engine.
     pub second_token_ns: Vec<i64>,
+    /// From the end of a step to the client.
+    response_latency_ns: i64,
 }
 
 impl HandoverColumns {
-    pub(crate) fn new(requests: usize) -> Self {
+    pub(crate) fn new(requests: usize, response_latency: SimDuration) -> Self {
         Self {
+            response_latency_ns: response_latency.as_nanos().cast_signed(),
             prefill_engine: vec![-1; requests],
             transfer_start_ns: vec![NEVER; requests],
             transfer_end_ns: vec![NEVER; requests],
@@ -158,9 +161,10 @@ impl RequestColumns {
         }
     }
 
-    pub(crate) fn second_token(&mut self, request: u32, now: SimTime) {
+    /// The step that a decode engine admitted a request to ends then.
+    pub(crate) fn second_token(&mut self, request: u32, end: SimTime) {
         if let Some(handover) = &mut self.handover {
-            handover.second_token_ns[request as usize] = nanos(now);
+            handover.second_token_ns[request as usize] = nanos(end) + handover.response_latency_ns;
         }
     }
 

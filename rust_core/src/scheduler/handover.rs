@@ -2,8 +2,41 @@
 
 use super::plan::Reservation;
 use super::slot::State;
+use super::waiting::Waiting;
 use super::{Scheduler, StepPlan};
+use crate::config::{EngineSettings, Role};
 use crate::ids::{NONE, SlotId};
+
+/// Requests on their way into a decode engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Inbox {
+    /// Requests whose keys and values are on their way.
+    receiving: u32,
+    /// Requests whose keys and values have arrived, to be admitted before all others.
+    received: Waiting,
+    /// Requests whose blocks the latest schedules reserved.
+    pub(crate) reserved: Vec<Reservation>,
+    /// Requests that the latest schedules admitted with keys and values that had arrived.
+    pub(crate) resumed: Vec<u32>,
+}
+
+impl Inbox {
+    /// None for engines that do not decode only.
+    pub(super) fn of(settings: &EngineSettings) -> Option<Box<Self>> {
+        (settings.role == Role::Decode).then(|| {
+            Box::new(Self {
+                receiving: 0,
+                received: Waiting::new(settings.scheduling_policy),
+                reserved: Vec::new(),
+                resumed: Vec::new(),
+            })
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.receiving as usize + self.received.len()
+    }
+}
 
 impl Scheduler {
     /// A request has its first token: it leaves the running requests, its blocks stay.
@@ -42,7 +75,7 @@ impl Scheduler {
 
     /// Reserve the blocks of the first waiting request, room for its next token included; false if
     /// there is no room.
-    pub(super) fn reserve(&mut self, id: SlotId, plan: &mut StepPlan) -> bool {
+    pub(super) fn reserve(&mut self, id: SlotId) -> bool {
         let slot = &self.slots[id];
         let (request, total) = (slot.request, slot.num_tokens);
         let shared = self.shared.of(request);
@@ -60,8 +93,11 @@ impl Scheduler {
         slot.state = State::Receiving;
         slot.computed = total - 1;
         self.waiting.pop_front();
-        self.receiving += 1;
-        plan.reserved.push(Reservation { request, slot: id, tokens: total - 1 - cached, cached });
+        let reservation = Reservation { request, slot: id, tokens: total - 1 - cached, cached };
+        if let Some(inbox) = &mut self.inbox {
+            inbox.receiving += 1;
+            inbox.reserved.push(reservation);
+        }
         true
     }
 
@@ -71,16 +107,26 @@ impl Scheduler {
         let full = self.kv.full_blocks(slot.computed);
         self.kv.register(self.shared.of(slot.request), full, &mut slot.held);
         slot.state = State::Received;
-        self.receiving -= 1;
-        self.received.push(&self.slots, id);
+        if let Some(inbox) = &mut self.inbox {
+            inbox.receiving -= 1;
+            inbox.received.push(&self.slots, id);
+        }
     }
 
-    /// Admit a request that lacks nothing but its next token.
-    pub(super) fn admit_received(&mut self, id: SlotId, plan: &mut StepPlan) {
-        self.received.pop_front();
-        plan.resumed.push(self.slots[id].request);
+    /// Admit the first request that lacks nothing but its next token; false if there is none.
+    pub(super) fn admit_received(&mut self, plan: &mut StepPlan) -> bool {
+        let Some(inbox) = &mut self.inbox else { return false };
+        let Some(id) = inbox.received.front() else { return false };
+        inbox.received.pop_front();
+        inbox.resumed.push(self.slots[id].request);
         self.slots[id].state = State::Prefill;
         self.running.push(&mut self.slots, id);
         self.give(id, 1, plan);
+        true
+    }
+
+    /// What only decode engines have.
+    pub(crate) fn inbox(&mut self) -> Option<&mut Inbox> {
+        self.inbox.as_deref_mut()
     }
 }

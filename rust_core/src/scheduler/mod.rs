@@ -21,6 +21,7 @@ use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
 use crate::time::SimTime;
 use decode_set::DecodeSet;
+use handover::Inbox;
 pub(crate) use loss::Lost;
 pub use plan::Row;
 pub(crate) use plan::{Reservation, Span, StepPlan};
@@ -78,10 +79,8 @@ pub(crate) struct Scheduler {
     scheduled: Vec<(SlotId, u32)>,
     /// Scratch of the waiting pass: requests that are passed over.
     passed_over: Vec<SlotId>,
-    /// Requests whose keys and values are on their way.
-    receiving: u32,
-    /// Requests whose keys and values have arrived, to be admitted before all others.
-    received: Waiting,
+    /// What only decode engines have; apart, to keep the others small.
+    inbox: Option<Box<Inbox>>,
 }
 
 impl Scheduler {
@@ -105,8 +104,7 @@ impl Scheduler {
             explicit: record_decisions,
             scheduled: Vec::new(),
             passed_over: Vec::new(),
-            receiving: 0,
-            received: Waiting::new(settings.scheduling_policy),
+            inbox: Inbox::of(&settings),
         }
     }
 
@@ -121,7 +119,7 @@ impl Scheduler {
 
     /// Requests that are here and do not run, besides those whose blocks are being sent.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len() + self.received.len() + self.receiving as usize
+        self.waiting.len() + self.inbox.as_ref().map_or(0, |inbox| inbox.len())
     }
 
     /// The number of the oldest step whose output has not been processed.

@@ -59,14 +59,10 @@ pub(crate) struct StepPlan {
     pub(crate) overlaps: bool,
     pub(crate) shape: StepShape,
     pub(crate) admitted: Vec<Admission>,
-    /// Requests whose blocks were reserved.
-    pub(crate) reserved: Vec<Reservation>,
     /// Requests that were preempted.
     pub(crate) preempted: Vec<u32>,
     /// Requests whose first token this step gives.
     pub(crate) first_tokens: Vec<u32>,
-    /// Requests that a decode engine admitted with the keys and values of a prefill engine.
-    pub(crate) resumed: Vec<u32>,
     /// Spans that ended before this step because a request was preempted or left out.
     pub(crate) broken_spans: Vec<Span>,
     /// Every scheduled request in order, where decisions are recorded.
@@ -80,10 +76,8 @@ impl StepPlan {
         self.step = step;
         self.shape = StepShape::default();
         self.admitted.clear();
-        self.reserved.clear();
         self.preempted.clear();
         self.first_tokens.clear();
-        self.resumed.clear();
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
@@ -93,7 +87,6 @@ impl StepPlan {
     pub(super) fn forget(&mut self, id: SlotId, request: u32) {
         self.finishing.retain(|&other| other != id);
         self.first_tokens.retain(|&other| other != request);
-        self.resumed.retain(|&other| other != request);
     }
 
     /// Whether no request was scheduled.

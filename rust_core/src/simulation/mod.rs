@@ -122,7 +122,8 @@ impl Simulation {
         let first = |role| role == Role::Prefill || role == Role::Aggregated;
         let mut requests = RequestColumns::new(workload.len());
         if handover.is_some() {
-            requests.handover = Some(HandoverColumns::new(workload.len()));
+            requests.handover =
+                Some(HandoverColumns::new(workload.len(), options.response_latency));
             if options.transfer.is_some_and(|transfer| transfer.layers > 0) {
                 engines.iter_mut().for_each(Engine::hand_over_early);
             }
