@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_inference_simulator.config import SimulatorConfig
-from llm_inference_simulator.results import Capacity, Setup, SimulationResult
+from llm_inference_simulator.results import Capacity, PoolSetup, Setup, SimulationResult
 
 GIB = 2**30
 
@@ -123,6 +123,7 @@ def result(
     config: Mapping[str, Any] | None = None,
     requested_output_tokens: NDArray[Any] | None = None,
     setup: Mapping[str, Any] | None = None,
+    pool: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> SimulationResult:
     """Build a result of ``requests``; everything else has a sensible value."""
@@ -133,12 +134,8 @@ def result(
         "version": "0.1.0",
         "model_name": "llama-7b",
         "parameter_count": 6_738_415_616,
-        "xpu_name": "gb10",
-        "capacity": CAPACITY,
         "workload_description": "by hand",
         "max_concurrency": None,
-        "performance_model": "roofline",
-        "performance_description": "peaks",
     }
     options: dict[str, Any] = {
         "engines": [engine()],
@@ -146,6 +143,16 @@ def result(
         "trace_hash": 0xABC,
         "now_ns": int(max(requests["finished_ns"].max(), requests["arrival_ns"].max())),
     }
+    engines: dict[str, Any] = {
+        "name": "engines",
+        "xpu_name": "gb10",
+        "n_engines": len((options | given)["engines"]),
+        "tensor_parallel_size": 1,
+        "capacity": CAPACITY,
+        "performance_model": "roofline",
+        "performance_description": "peaks",
+    }
+    what["pools"] = (PoolSetup(**(engines | dict(pool or {}))),)
     if requested_output_tokens is None:
         requested_output_tokens = requests["output_tokens"]
     return SimulationResult(

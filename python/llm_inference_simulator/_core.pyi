@@ -11,6 +11,8 @@ __all__ = [
     "EngineStats",
     "OperationCost",
     "Progress",
+    "RouterEngines",
+    "RouterRequest",
     "SchedulerReplay",
     "Simulation",
     "StepShape",
@@ -164,6 +166,36 @@ class Progress:
     def steps(self) -> int: ...
 
 @final
+class RouterRequest:
+    """A request that needs an engine."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def now_ns(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def previous(self) -> int | None:
+        """The request whose answer it continues."""
+
+@final
+class RouterEngines:
+    """The engines that a router chooses from, by their places."""
+
+    def __len__(self) -> int: ...
+    def is_up(self, engine: int) -> bool:
+        """Whether it takes requests; an error to choose it if not. IndexError beyond the last."""
+
+    def outstanding(self, engine: int) -> int:
+        """Requests that were routed there and are not answered; IndexError beyond the last."""
+
+    def outstanding_tokens(self, engine: int) -> int:
+        """Their prompt tokens and requested tokens together."""
+
+@final
 class EngineStats:
     """Totals of one engine over the whole run."""
 
@@ -184,6 +216,10 @@ class EngineStats:
     @property
     def prefix_hits(self) -> int:
         """Tokens that they found."""
+
+    @property
+    def used_blocks(self) -> int:
+        """KV blocks in use now: 0 at the end of a run."""
 
     @property
     def peak_blocks(self) -> int:
@@ -221,7 +257,7 @@ class Simulation:
         cls,
         *,
         pools: Sequence[tuple[Any, CostModel, int]],
-        router: str,
+        router: str | Callable[[RouterRequest, RouterEngines], int],
         arrival_ns: NDArray[np.int64],
         prompt_tokens: NDArray[np.int64],
         output_tokens: NDArray[np.int64],
@@ -230,6 +266,11 @@ class Simulation:
         after: NDArray[np.int64] | None = None,
         block_offsets: NDArray[np.int64] | None = None,
         block_ids: NDArray[np.int64] | None = None,
+        transfer: Any = None,
+        fleet: Any = None,
+        router_seed: int = 0,
+        router_view_delay_ns: int = 0,
+        router_imbalance: int = 32,
         request_latency_ns: int = 0,
         response_latency_ns: int = 0,
         record_steps: bool = False,
@@ -241,6 +282,9 @@ class Simulation:
 
         ``block_ids[block_offsets[i]:block_offsets[i + 1]]`` names the contents of request i's first
         blocks: equal numbers mean equal tokens up to the end of the block.
+
+        ``transfer`` has the attributes of ``cluster.TransferSettings``; clusters of prefill and
+        decode engines need it. ``fleet`` has those of ``cluster.FleetSettings``.
         """
 
     def run_slice(self, max_events: int) -> Progress:

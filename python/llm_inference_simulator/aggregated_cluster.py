@@ -1,19 +1,32 @@
-"""An aggregated cluster: equal engines behind one router, each doing prefill and decode."""
+"""An aggregated cluster: pools of engines behind one router, each doing prefill and decode."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from llm_inference_simulator.cluster import EngineSettings
-from llm_inference_simulator.config import EngineConfig, SimulatorConfig
+from llm_inference_simulator.cluster import (
+    AutoscalingSettings,
+    EngineSettings,
+    FleetSettings,
+    TransferSettings,
+)
+from llm_inference_simulator.config import EngineConfig, FleetConfig, SimulatorConfig
+from llm_inference_simulator.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import CostModel, Simulation
+    from llm_inference_simulator._core import (
+        CostModel,
+        RouterEngines,
+        RouterRequest,
+        Simulation,
+    )
     from llm_inference_simulator.calibration import FrontEndLatency
-    from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.workload import Workload
 
 NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
 
 
 def engine_settings(
@@ -22,6 +35,8 @@ def engine_settings(
     max_model_len: int,
     num_gpu_blocks: int,
     attention_window: tuple[str, int] | None = None,
+    role: Literal["aggregated", "prefill", "decode"] = "aggregated",
+    link_bytes_per_s: int = 0,
 ) -> EngineSettings:
     """Resolve an engine's configuration to the numbers that the core takes.
 
@@ -46,35 +61,88 @@ def engine_settings(
         batching_strategy=engine.batching_strategy,
         batch_window_ns=round(engine.batch_window_ms * NS_PER_MS),
         attention_window=attention_window,
+        role=role,
+        link_bytes_per_s=link_bytes_per_s,
+    )
+
+
+RouterCallable: TypeAlias = "Callable[[RouterRequest, RouterEngines], int]"
+"""Gives the place of an engine for a request; called once per request (and once per hand-over)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Equal engines as the core takes them."""
+
+    settings: EngineSettings
+    cost_model: CostModel
+    n_engines: int
+
+
+def fleet_settings(fleet: FleetConfig) -> FleetSettings | None:
+    """Resolve how a cluster changes; None where it does not."""
+    if fleet == FleetConfig():
+        return None
+    planned: list[tuple[int, int, str]] = []
+    for event in fleet.events:
+        at_ns = round(event.at_s * NS_PER_S)
+        planned.append((at_ns, event.engine, event.change))
+        if event.back_after_s is not None:
+            planned.append((at_ns + round(event.back_after_s * NS_PER_S), event.engine, "up"))
+    scaling, timeout_s = fleet.autoscaling, fleet.request_timeout_s
+    return FleetSettings(
+        planned=tuple(sorted(planned, key=lambda change: change[0])),
+        max_retries=fleet.max_retries,
+        timeout_ns=None if timeout_s is None else round(timeout_s * NS_PER_S),
+        max_queue=fleet.max_queue,
+        autoscaling=None
+        if scaling is None
+        else AutoscalingSettings(
+            min_engines=scaling.min_engines,
+            interval_ns=round(scaling.interval_s * NS_PER_S),
+            start_above=scaling.start_above,
+            drain_below=scaling.drain_below,
+            startup_ns=round(scaling.startup_s * NS_PER_S),
+        ),
     )
 
 
 def build_simulation(
     config: SimulatorConfig,
-    plan: MemoryPlan,
-    cost_model: CostModel,
+    pools: Sequence[Pool],
     workload: Workload,
     front_end: FrontEndLatency,
     *,
-    attention_window: tuple[str, int] | None,
     record_steps: bool,
     record_decisions: bool,
+    transfer: TransferSettings | None = None,
+    router: RouterCallable | None = None,
 ) -> Simulation:
-    """Hand the cluster of ``config`` and its workload to the core."""
+    """Hand the cluster of ``config`` and its workload to the core.
+
+    ``router`` replaces the policy that the configuration names.
+
+    Raises :class:`ConfigError` where pools cannot share prefixes.
+    """
     from llm_inference_simulator._core import Simulation
 
-    settings = engine_settings(
-        config.engine,
-        max_model_len=plan.max_model_len,
-        num_gpu_blocks=plan.num_gpu_blocks,
-        attention_window=attention_window,
-    )
     block_offsets = block_ids = None
-    if workload.segments is not None and config.engine.enable_prefix_caching:
-        block_offsets, block_ids = workload.segments.blocks(config.engine.block_size)
+    sizes = {pool.settings.block_size for pool in pools if pool.settings.enable_prefix_caching}
+    if workload.segments is not None and sizes:
+        if len(sizes) > 1:
+            differing = " and ".join(map(str, sorted(sizes)))
+            raise ConfigError(
+                f"cluster.pools have block_size={differing} with prefix caching, but shared "
+                "prefixes are found by blocks of one size: give the pools the same"
+            )
+        block_offsets, block_ids = workload.segments.blocks(sizes.pop())
     return Simulation(
-        pools=[(settings, cost_model, config.cluster.n_engines)],
-        router=config.cluster.router,
+        pools=[(pool.settings, pool.cost_model, pool.n_engines) for pool in pools],
+        router=config.cluster.router if router is None else router,
+        # The core's seeds have 64 bits.
+        router_seed=config.seed % 2**64,
+        router_view_delay_ns=round(config.cluster.router_view_delay_ms * NS_PER_MS),
+        router_imbalance=config.cluster.router_imbalance,
         arrival_ns=workload.arrival_ns,
         prompt_tokens=workload.prompt_tokens,
         output_tokens=workload.output_tokens,
@@ -83,6 +151,8 @@ def build_simulation(
         after=workload.after,
         block_offsets=block_offsets,
         block_ids=block_ids,
+        transfer=transfer,
+        fleet=fleet_settings(config.fleet),
         request_latency_ns=round(front_end.request_latency_ms * NS_PER_MS),
         response_latency_ns=round(front_end.response_latency_ms * NS_PER_MS),
         record_steps=record_steps,

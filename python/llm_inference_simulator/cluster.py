@@ -31,3 +31,43 @@ class EngineSettings:
     batch_window_ns: int = 0
     attention_window: tuple[str, int] | None = None
     """("sliding" or "chunked", tokens) that layers with a window see: for step costs alone."""
+    role: Literal["aggregated", "prefill", "decode"] = "aggregated"
+    link_bytes_per_s: int = 0
+    """What its link to engines of the other role carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSettings:
+    """How keys and values go from prefill to decode engines (docs/spec.md, section 12)."""
+
+    kv_bytes_per_token: int
+    fabric_bytes_per_s: int | None = None
+    """Of all transfers together; None: only the engines' links bound them."""
+    latency_ns: int = 0
+    layers: int = 0
+    """Layers that are sent one after the other while a prompt is computed; 0: all after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscalingSettings:
+    """Starts and drains engines by the length of the queues (docs/spec.md, 13.6)."""
+
+    min_engines: int
+    interval_ns: int
+    start_above: int
+    """Waiting requests per engine beyond which another one starts."""
+    drain_below: int
+    """Waiting requests per engine below which one drains."""
+    startup_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSettings:
+    """How a cluster changes, and what requests put up with (docs/spec.md, section 13)."""
+
+    planned: tuple[tuple[int, int, str], ...] = ()
+    """(time in ns, engine, "fail", "drain" or "up"), in order of time."""
+    max_retries: int = 0
+    timeout_ns: int | None = None
+    max_queue: int | None = None
+    autoscaling: AutoscalingSettings | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +27,7 @@ WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Engines = Annotated[int, Field(ge=1, le=MOST_ENGINES)]
 Seed = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
 Length = Annotated[float, Field(gt=0, le=LARGEST_COUNT, allow_inf_nan=False)]
 """Mean of a number of tokens."""
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,11 +37,21 @@ PositiveOrInf = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
-Stages = Annotated[tuple[tuple[NonNegativeReal, Seconds], ...], Field(min_length=1)]
+Duration = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
+"""Seconds, more than none."""
+Stages = Annotated[tuple[tuple[NonNegativeReal, Duration], ...], Field(min_length=1)]
 
 TraceFormat = Literal[
     "auto", "azure", "mooncake", "burstgpt", "sharegpt", "servegen", "vidur", "vllm-bench"
+]
+RouterName = Literal[
+    "round_robin",
+    "random",
+    "least_outstanding",
+    "least_outstanding_tokens",
+    "power_of_two",
+    "session_affinity",
+    "prefix_aware",
 ]
 GoodputMetric = Literal["ttft", "tpot", "e2el"]
 
@@ -66,60 +77,6 @@ class Section(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             raise ConfigError(f"{source}: {_explain(cls, error)}") from None
-
-
-class ClusterConfig(Section):
-    """Nodes, accelerators and how they are divided into engines."""
-
-    n_nodes: Count = 1
-    n_xpus_per_node: Count | None = None
-    """Accelerators in a node; None: exactly what the parallel layout needs."""
-    tensor_parallel_size: Count = 1
-    data_parallel_size: Engines | None = None
-    """Number of engines; None: as many as the accelerators allow, or 1."""
-    router: Literal["round_robin", "least_outstanding"] = "round_robin"
-
-    @model_validator(mode="after")
-    def _layout_fits(self) -> Self:
-        tp, per_node = self.tensor_parallel_size, self.n_xpus_per_node
-        if per_node is None:
-            if self.n_nodes > 1:
-                raise ValueError(
-                    f"n_nodes={self.n_nodes} needs n_xpus_per_node: give the accelerators in a node"
-                )
-            return self
-        if tp > per_node:
-            raise ValueError(
-                f"tensor_parallel_size={tp} exceeds n_xpus_per_node={per_node}: a tensor-parallel "
-                "group must lie inside a node; lower it or use larger nodes"
-            )
-        possible = (per_node // tp) * self.n_nodes
-        if self.data_parallel_size is not None and self.data_parallel_size > possible:
-            raise ValueError(
-                f"data_parallel_size={self.data_parallel_size} engines of "
-                f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
-                f"accelerators: at most {possible} do"
-            )
-        if self.n_engines > MOST_ENGINES:
-            raise ValueError(
-                f"n_nodes={self.n_nodes} of n_xpus_per_node={per_node} make {self.n_engines} "
-                f"engines of tensor_parallel_size={tp}: at most {MOST_ENGINES} are simulated"
-            )
-        return self
-
-    @property
-    def n_engines(self) -> int:
-        """Number of engines that the layout makes."""
-        if self.data_parallel_size is not None:
-            return self.data_parallel_size
-        if self.n_xpus_per_node is None:
-            return 1
-        return (self.n_xpus_per_node // self.tensor_parallel_size) * self.n_nodes
-
-    @property
-    def n_xpus_used(self) -> int:
-        """Accelerators that belong to an engine."""
-        return self.n_engines * self.tensor_parallel_size
 
 
 class EngineConfig(Section):
@@ -222,6 +179,222 @@ class PerformanceModelConfig(Section):
                 "performance_model=roofline: use vllm_roofline or op_table, or leave it out"
             )
         return self
+
+
+class PoolConfig(Section):
+    """Equal engines of a cluster; what is left out is the whole configuration's."""
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """Names the pool in results; None: pool0, pool1, … by its place."""
+    role: Literal["aggregated", "prefill", "decode"] = "aggregated"
+    """Prefill engines compute prompts and first tokens, decode engines what follows."""
+    xpu: str | None = None
+    """Catalogue name, or path of a YAML file; None: the configuration's ``xpu``."""
+    n_engines: Engines | None = None
+    """None: as many as ``n_xpus`` allow, or 1."""
+    n_xpus: Count | None = None
+    """Accelerators of the pool; None: exactly what its engines need."""
+    tensor_parallel_size: Count = 1
+    engine: EngineConfig | None = None
+    """Engine settings; those not set here are the configuration's ``engine``."""
+    performance: PerformanceModelConfig | None = None
+    """What prices its steps; None: the configuration's ``performance``."""
+    transfer_bandwidth_gb_s: PositiveReal | None = None
+    """Of an engine's link to those of the other role; None: ``transfer.bandwidth_gb_s``."""
+
+    @model_validator(mode="after")
+    def _engines_fit(self) -> Self:
+        if self.n_xpus is None:
+            return self
+        tp, possible = self.tensor_parallel_size, self.n_xpus // self.tensor_parallel_size
+        if possible < (self.n_engines or 1):
+            wanted = f"n_engines={self.n_engines}" if self.n_engines else "an engine"
+            raise ValueError(
+                f"n_xpus={self.n_xpus} do not hold {wanted} of tensor_parallel_size={tp}: at most "
+                f"{possible} fit; raise n_xpus or lower the others"
+            )
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of engines."""
+        if self.n_engines is not None:
+            return self.n_engines
+        return 1 if self.n_xpus is None else self.n_xpus // self.tensor_parallel_size
+
+
+class ClusterConfig(Section):
+    """Nodes, accelerators and how they are divided into engines."""
+
+    n_nodes: Count = 1
+    n_xpus_per_node: Count | None = None
+    """Accelerators in a node; None: exactly what the parallel layout needs."""
+    tensor_parallel_size: Count = 1
+    data_parallel_size: Engines | None = None
+    """Number of engines; None: as many as the accelerators allow, or 1."""
+    router: RouterName = "round_robin"
+    """How requests get their engine (docs/spec.md, 2.8)."""
+    router_view_delay_ms: Milliseconds = 0.0
+    """prefix_aware: how old the router's knowledge of the engines' caches is."""
+    router_imbalance: WholeNumber = 32
+    """prefix_aware: outstanding requests above the idlest engine's at which a cache is given up."""
+    pools: tuple[PoolConfig, ...] = ()
+    """Groups of equal engines; none: one group that the fields above describe."""
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> Self:
+        if not self.pools:
+            return self
+        for field in ("n_nodes", "n_xpus_per_node", "tensor_parallel_size", "data_parallel_size"):
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"{field}={getattr(self, field)} describes a cluster without pools, but pools "
+                    "are given: set each pool's own n_engines and tensor_parallel_size"
+                )
+        names = [pool.name for pool in self.named_pools]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"pools: two are named {twice!r}: give each a name of its own")
+        roles = {pool.role for pool in self.pools}
+        if roles not in ({"aggregated"}, {"prefill", "decode"}):
+            raise ValueError(
+                f"pools have the role {' and '.join(sorted(roles))}: give all aggregated engines, "
+                "or prefill engines and decode engines"
+            )
+        if self.n_engines > MOST_ENGINES:
+            raise ValueError(
+                f"pools make {self.n_engines} engines: at most {MOST_ENGINES} are simulated"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> Self:
+        tp, per_node = self.tensor_parallel_size, self.n_xpus_per_node
+        if per_node is None:
+            if self.n_nodes > 1:
+                raise ValueError(
+                    f"n_nodes={self.n_nodes} needs n_xpus_per_node: give the accelerators in a node"
+                )
+            return self
+        if tp > per_node:
+            raise ValueError(
+                f"tensor_parallel_size={tp} exceeds n_xpus_per_node={per_node}: a tensor-parallel "
+                "group must lie inside a node; lower it or use larger nodes"
+            )
+        possible = (per_node // tp) * self.n_nodes
+        if self.data_parallel_size is not None and self.data_parallel_size > possible:
+            raise ValueError(
+                f"data_parallel_size={self.data_parallel_size} engines of "
+                f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
+                f"accelerators: at most {possible} do"
+            )
+        if self.n_engines > MOST_ENGINES:
+            raise ValueError(
+                f"n_nodes={self.n_nodes} of n_xpus_per_node={per_node} make {self.n_engines} "
+                f"engines of tensor_parallel_size={tp}: at most {MOST_ENGINES} are simulated"
+            )
+        return self
+
+    @property
+    def n_engines(self) -> int:
+        """Number of engines that the layout makes."""
+        if self.pools:
+            return sum(pool.size for pool in self.pools)
+        if self.data_parallel_size is not None:
+            return self.data_parallel_size
+        if self.n_xpus_per_node is None:
+            return 1
+        return (self.n_xpus_per_node // self.tensor_parallel_size) * self.n_nodes
+
+    @property
+    def n_xpus_used(self) -> int:
+        """Accelerators that belong to an engine."""
+        return sum(pool.size * pool.tensor_parallel_size for pool in self.named_pools)
+
+    @property
+    def is_disaggregated(self) -> bool:
+        """Whether prefill and decode have engines of their own."""
+        return any(pool.role != "aggregated" for pool in self.pools)
+
+    @property
+    def named_pools(self) -> tuple[PoolConfig, ...]:
+        """Every pool with a name and a number of engines; one where none are given."""
+        if not self.pools:
+            only = PoolConfig(
+                name="engines",
+                n_engines=self.n_engines,
+                tensor_parallel_size=self.tensor_parallel_size,
+            )
+            return (only,)
+        return tuple(
+            pool if pool.name is not None else pool.model_copy(update={"name": f"pool{index}"})
+            for index, pool in enumerate(self.pools)
+        )
+
+
+class TransferConfig(Section):
+    """How keys and values go from prefill to decode engines (docs/spec.md, section 12)."""
+
+    bandwidth_gb_s: Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | None = None
+    """Of each engine's link in GB/s, concurrent transfers together; disaggregation needs it."""
+    latency_ms: Milliseconds = 0.0
+    """From the reservation of blocks until bytes flow."""
+    fabric_bandwidth_gb_s: Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Of all transfers together in GB/s; None: only the engines' links bound them."""
+    mode: Literal["after_prefill", "layerwise"] = "after_prefill"
+    """layerwise: layers are sent while a prompt's last step computes the next ones."""
+
+
+class EngineEvent(Section):
+    """Something planned that happens to one engine (docs/spec.md, 13.1)."""
+
+    at_s: Seconds
+    """Seconds after the start."""
+    engine: WholeNumber
+    """Its index; pools follow one another."""
+    change: Literal["fail", "drain", "up"]
+    """fail: its cache, queue and running step are lost; drain: it finishes what it has."""
+    back_after_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = None
+    """Seconds until it takes requests again, its cold start included; None: it stays away."""
+
+    @model_validator(mode="after")
+    def _back_from_where(self) -> Self:
+        if self.change == "up" and self.back_after_s is not None:
+            raise ValueError(
+                f"back_after_s={self.back_after_s} of an engine that comes up: leave it out"
+            )
+        return self
+
+
+class AutoscalingConfig(Section):
+    """Starts and drains engines by the length of the queues (docs/spec.md, 13.6)."""
+
+    min_engines: Engines
+    """Engines that are up at first, and at least; the cluster's own number is the most."""
+    interval_s: Annotated[float, Field(ge=1e-3, le=LONGEST_S, allow_inf_nan=False)] = 10.0
+    start_above: WholeNumber = 4
+    """Waiting requests per engine beyond which another one starts."""
+    drain_below: WholeNumber = 1
+    """Waiting requests per engine below which one drains."""
+    startup_s: Seconds = 60.0
+    """From the decision to start an engine until it takes requests."""
+
+
+class FleetConfig(Section):
+    """How a cluster changes, and what requests put up with (docs/spec.md, section 13)."""
+
+    max_queue: WholeNumber | None = None
+    """Waiting requests of an engine at which it rejects new ones."""
+    request_timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Seconds after which an unanswered request is given up."""
+    max_retries: WholeNumber = 0
+    """How often a request that was lost with its engine is sent to another one."""
+    events: tuple[EngineEvent, ...] = ()
+    autoscaling: AutoscalingConfig | None = None
 
 
 class WorkloadConfig(Section):
@@ -424,12 +597,108 @@ class SimulatorConfig(Section):
     """Catalogue name, or path of a YAML file."""
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+    transfer: TransferConfig = Field(default_factory=TransferConfig)
+    fleet: FleetConfig = Field(default_factory=FleetConfig)
     front_end: FrontEndConfig = Field(default_factory=FrontEndConfig)
     performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
     measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)
     pricing: PricingConfig = Field(default_factory=PricingConfig)
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_pools(cls, data: Any) -> Any:
+        """Give each pool the engine settings that it does not set itself.
+
+        Where every pool names its accelerator, the configuration needs none: take the first.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("cluster"), Mapping):
+            return data
+        cluster: Mapping[str, Any] = data["cluster"]
+        pools = cluster.get("pools")
+        if not isinstance(pools, tuple) or not all(isinstance(pool, Mapping) for pool in pools):
+            return data
+        engine, filled = data.get("engine", {}), []
+        for pool in pools:
+            own = pool.get("engine")
+            merges = isinstance(own, Mapping) and isinstance(engine, Mapping)
+            filled.append({**pool, "engine": {**engine, **own}} if merges else pool)
+        xpus = [pool.get("xpu") for pool in pools]
+        xpu = {"xpu": xpus[0]} if xpus and None not in xpus and "xpu" not in data else {}
+        return {**data, **xpu, "cluster": {**cluster, "pools": tuple(filled)}}
+
+    @model_validator(mode="after")
+    def _pool_engines_are_valid(self) -> Self:
+        for index, pool in enumerate(self.cluster.pools):
+            try:
+                self.engine_of(pool)
+            except ConfigError as error:
+                raise ValueError(f"cluster.pools.{index}.engine{error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _transfers_are_possible(self) -> Self:
+        pools = [pool for pool in self.cluster.named_pools if pool.role != "aggregated"]
+        for pool in pools:
+            strategy = self.engine_of(pool).batching_strategy
+            if strategy != "continuous":
+                raise ValueError(
+                    f"batching_strategy={strategy!r} of pool {pool.name}: prefill and decode "
+                    "engines batch continuously; leave it out"
+                )
+            if pool.transfer_bandwidth_gb_s is None and self.transfer.bandwidth_gb_s is None:
+                raise ValueError(
+                    f"transfer.bandwidth_gb_s is missing: pool {pool.name} needs the bandwidth of "
+                    "its engines' links; give --transfer-bandwidth GB_PER_S"
+                )
+        if not pools and self.transfer != TransferConfig():
+            raise ValueError(
+                "transfer describes what goes from prefill to decode engines, but there are none: "
+                "give --disaggregated, or pools with roles, or leave it out"
+            )
+        return self
+
+    def engine_of(self, pool: PoolConfig) -> EngineConfig:
+        """Engine settings of a pool: its own over the configuration's."""
+        if pool.engine is None:
+            return self.engine
+        own = pool.engine.model_dump(exclude_unset=True)
+        return EngineConfig.parse({**self.engine.model_dump(), **own}, source="")
+
+    def performance_of(self, pool: PoolConfig) -> PerformanceModelConfig:
+        """What prices the steps of a pool."""
+        return self.performance if pool.performance is None else pool.performance
+
+    @model_validator(mode="after")
+    def _fleet_fits(self) -> Self:
+        fleet, n_engines = self.fleet, self.cluster.n_engines
+        if self.cluster.is_disaggregated and fleet != FleetConfig():
+            raise ValueError(
+                "fleet describes changes of an aggregated cluster, but the pools have roles: leave "
+                "one out"
+            )
+        for index, event in enumerate(fleet.events):
+            if event.engine >= n_engines:
+                raise ValueError(
+                    f"fleet.events.{index}.engine={event.engine}: the cluster has engines 0 to "
+                    f"{n_engines - 1}"
+                )
+        if fleet.autoscaling is not None and fleet.autoscaling.min_engines > n_engines:
+            raise ValueError(
+                f"fleet.autoscaling.min_engines={fleet.autoscaling.min_engines} exceeds the "
+                f"cluster's {n_engines} engines: lower it or raise data_parallel_size"
+            )
+        return self
+
+    def link_bytes_per_s(self, pool: PoolConfig) -> int:
+        """Bandwidth of each of a pool's engines to those of the other role; 0 without one."""
+        own = pool.transfer_bandwidth_gb_s or self.transfer.bandwidth_gb_s or 0.0
+        return 0 if pool.role == "aggregated" else max(1, round(own * 1e9))
+
+    def xpu_of(self, pool: PoolConfig) -> str:
+        """Accelerator of a pool."""
+        return self.xpu if pool.xpu is None else pool.xpu
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
@@ -456,7 +725,11 @@ class SimulatorConfig(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` turns into an equal configuration."""
-        return self.model_dump(mode="json", exclude_unset=False)
+        data = self.model_dump(mode="json", exclude_unset=False)
+        for dumped, pool in zip(data["cluster"]["pools"], self.cluster.pools, strict=True):
+            if pool.engine is not None:
+                dumped["engine"] = self.engine_of(pool).model_dump(mode="json")
+        return data
 
 
 def as_tuples(data: Any) -> Any:
@@ -506,7 +779,10 @@ def _explain(section: type[Section], error: ValidationError) -> str:
 
 def _section_at(section: type[Section], path: tuple[int | str, ...]) -> type[Section]:
     for part in path:
-        annotation = section.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            section = annotation
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                section = inner
     return section

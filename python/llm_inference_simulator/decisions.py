@@ -8,6 +8,7 @@ engine.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -26,15 +27,22 @@ ADD, SCHEDULE, UPDATE = 0, 1, 2
 """Calls of the core's log."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionLog:
-    """The decisions of a run and what their header needs to know."""
+@dataclass(frozen=True, slots=True)
+class DecisionPool:
+    """Equal engines, as the header of their decisions describes them."""
 
-    simulation: Simulation
-    workload: Workload
     settings: EngineSettings
     watermark: float
     n_engines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionLog:
+    """The decisions of a run and what their headers need to know."""
+
+    simulation: Simulation
+    workload: Workload
+    pools: Sequence[DecisionPool]
     version: str
 
     def write(self, path: Path) -> list[Path]:
@@ -42,27 +50,35 @@ class DecisionLog:
 
         With several engines ``x.jsonl`` becomes ``x.engine0.jsonl``, ``x.engine1.jsonl``, …
         """
-        paths = decision_paths(path, self.n_engines)
+        owners = [pool for pool in self.pools for _ in range(pool.n_engines)]
+        paths = decision_paths(path, len(owners))
         log, steps, rows, preempted = self.simulation.decisions()
         sent = log["index"][log["call"] == ADD]
         order = np.full(len(self.workload), -1, dtype=np.int64)
         order[sent] = np.arange(len(sent))
-        blocks = _Blocks(self.workload, self.settings)
-        for engine, own in enumerate(paths):
+        numbering: dict[int, _Blocks] = {}
+        for engine, (own, pool) in enumerate(zip(paths, owners, strict=True)):
+            size = pool.settings.block_size
+            if size not in numbering:
+                numbering[size] = _Blocks(self.workload, size)
+            blocks = numbering[size]
             mine = np.flatnonzero(log["engine"] == engine)
             with atomic_text(own) as file:
-                _write_line(file, {"header": self._header()})
+                _write_line(file, {"header": self._header(pool)})
                 for call, index in zip(log["call"][mine], log["index"][mine], strict=True):
                     if call == ADD:
-                        _write_line(file, {"add": self._addition(int(index), order, blocks)})
+                        addition = self._addition(int(index), order)
+                        if pool.settings.enable_prefix_caching:
+                            addition["blocks"] = blocks.of(int(index))
+                        _write_line(file, {"add": addition})
                     elif call == SCHEDULE:
                         _write_line(file, _schedule_line(int(index), steps, rows, preempted))
                     else:
                         _write_line(file, {"update": _update(int(index), steps, rows)})
         return paths
 
-    def _header(self) -> dict[str, Any]:
-        settings = self.settings
+    def _header(self, pool: DecisionPool) -> dict[str, Any]:
+        settings = pool.settings
         return {
             "simulator": self.version,
             "block_size": settings.block_size,
@@ -75,36 +91,33 @@ class DecisionLog:
             "long_prefill_token_threshold": settings.long_prefill_token_threshold,
             "long_prefill_token_threshold_adaptive": settings.long_prefill_token_threshold_adaptive,
             "scheduler_reserve_full_isl": settings.scheduler_reserve_full_isl,
-            "watermark": self.watermark,
+            "watermark": pool.watermark,
             "async_scheduling": settings.async_scheduling,
             "enable_chunked_prefill": settings.enable_chunked_prefill,
             "batching_strategy": settings.batching_strategy,
         }
 
-    def _addition(self, request: int, order: NDArray[np.int64], blocks: _Blocks) -> dict[str, Any]:
+    def _addition(self, request: int, order: NDArray[np.int64]) -> dict[str, Any]:
         workload = self.workload
-        addition: dict[str, Any] = {
+        return {
             "id": request,
             "prompt": int(workload.prompt_tokens[request]),
             "max_tokens": int(workload.output_tokens[request]),
             "priority": 0 if workload.priority is None else int(workload.priority[request]),
             "arrival": float(order[request]),
         }
-        if self.settings.enable_prefix_caching:
-            addition["blocks"] = blocks.of(request)
-        return addition
 
 
 class _Blocks:
     """Numbers of the full blocks of prompts: the workload's, then new ones for what is private."""
 
-    def __init__(self, workload: Workload, settings: EngineSettings) -> None:
-        self._full = workload.prompt_tokens // settings.block_size
+    def __init__(self, workload: Workload, block_size: int) -> None:
+        self._full = workload.prompt_tokens // block_size
         if workload.segments is None:
             self._offsets: NDArray[np.int64] = np.zeros(len(workload) + 1, dtype=np.int64)
             self._ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         else:
-            self._offsets, self._ids = workload.segments.blocks(settings.block_size)
+            self._offsets, self._ids = workload.segments.blocks(block_size)
         self._next = int(self._ids.max(initial=-1)) + 1
 
     def of(self, request: int) -> list[int]:

@@ -78,11 +78,14 @@ def _depth_at_arrivals(
 ) -> NDArray[np.int64]:
     """Requests that wait just before each of the sorted arrival ``times``."""
     admitted = columns["admitted_ns"][arrived]
-    # A rejected request leaves on arrival; one never scheduled (interrupted run) does not leave.
+    finished = columns["finished_ns"][arrived]
+    # A rejected request leaves on arrival; one that was never scheduled leaves when it is given up,
+    # or (in an interrupted run) not at all.
+    given_up = np.where(finished >= 0, finished, np.iinfo(np.int64).max)
     left = np.where(
         columns["status"][arrived] == REJECTED,
         columns["arrival_ns"][arrived],
-        np.where(admitted >= 0, admitted, np.iinfo(np.int64).max),
+        np.where(admitted >= 0, admitted, given_up),
     )
     gone: NDArray[np.int64] = np.searchsorted(np.sort(left), times, side="right")
     depth: NDArray[np.int64] = np.maximum(np.arange(len(times)) - gone, 0)
@@ -125,19 +128,31 @@ def preemption_warning(columns: Columns) -> str | None:
 
 
 def rejection_warning(
-    columns: Columns, requested_output: NDArray[Any], *, max_model_len: int
+    columns: Columns,
+    requested_output: NDArray[Any],
+    *,
+    max_model_len: int,
+    queue_tokens: int | None = None,
 ) -> str | None:
-    """Count the rejected requests by reason (docs/spec.md, rule 2.3)."""
+    """Count the rejected requests by reason (docs/spec.md, rules 2.3 and 13.4).
+
+    ``queue_tokens`` is what a cache holds where queues are bounded (None: they are not): requests
+    that fit it were rejected by a full queue.
+    """
     rejected = columns["status"] == REJECTED
     if not rejected.any():
         return None
     prompt, output = columns["prompt_tokens"][rejected], requested_output[rejected]
     empty = (prompt == 0) | (output == 0)
     too_long = ~empty & (prompt >= max_model_len)
+    sound = ~empty & ~too_long
+    peak = prompt + np.minimum(output, max_model_len - prompt) - 1
+    queued_out = sound & (False if queue_tokens is None else peak <= queue_tokens)
     reasons = [
         (int(empty.sum()), "without prompt or output tokens"),
         (int(too_long.sum()), f"with a prompt of max_model_len={max_model_len} tokens or more"),
-        (int((~empty & ~too_long).sum()), "larger than the whole KV cache of an engine"),
+        (int((sound & ~queued_out).sum()), "larger than the whole KV cache of an engine"),
+        (int(queued_out.sum()), "that found the queue of their engine full (--max-queue)"),
     ]
     parts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
     return (

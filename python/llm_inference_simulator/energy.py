@@ -150,50 +150,40 @@ def engine_joules(
     return joules
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """Equal engines, what they did, and what their accelerators draw and cost."""
+
+    accelerator: AcceleratorEconomics
+    engines: Sequence[EngineTotals]
+    xpus_per_engine: int
+    peak_flops: float | None
+    """Per second and accelerator, as the bandwidth; None: unknown."""
+    peak_bandwidth: float | None
+
+    @property
+    def n_xpus(self) -> int:
+        """Accelerators of all engines."""
+        return self.xpus_per_engine * len(self.engines)
+
+
 def energy_and_cost(
-    accelerator: AcceleratorEconomics,
-    engines: Sequence[EngineTotals],
-    *,
-    xpus_per_engine: int,
-    span_s: float,
-    peak_flops: float | None,
-    peak_bandwidth: float | None,
-    input_tokens: int,
-    output_tokens: int,
+    pools: Sequence[PoolUse], *, span_s: float, input_tokens: int, output_tokens: int
 ) -> dict[str, Any]:
     """Energy and cost keys of the result; None where unknown, with the reason in ``notes``.
 
     ``span_s`` is the run's, warm-up included; the tokens are those of the requests completed in it.
     The accelerators of all engines are paid for over the whole span. ``per_million_…_usd`` is the
     whole cost over the tokens of that kind, so the two figures are alternatives, not parts of a
-    sum.
+    sum. What is unknown of one pool is unknown of the whole.
     """
     notes: list[str] = []
-    joules = None
-    idle_w, tdp_w = accelerator.idle_power_w, accelerator.tdp_w
-    missing = _energy_needs(accelerator, engines, peak_flops, peak_bandwidth)
-    if missing:
-        notes.append(f"energy is unknown: {missing}")
-    else:
-        assert idle_w is not None and tdp_w is not None  # noqa: PT018
-        assert peak_flops is not None and peak_bandwidth is not None  # noqa: PT018
-        joules = xpus_per_engine * sum(
-            engine_joules(
-                engine,
-                span_s,
-                idle_power_w=idle_w,
-                tdp_w=tdp_w,
-                peak_flops=peak_flops,
-                peak_bandwidth=peak_bandwidth,
-            )
-            for engine in engines
-        )
-    price, cost = accelerator.price, None
-    n_xpus = xpus_per_engine * len(engines)
-    if price is None:
-        notes.append(f"cost is unknown: {accelerator.xpu_name} has no price; give --price-per-hour")
-    else:
-        cost = price.usd_per_hour * n_xpus * span_s / S_PER_HOUR
+    joules = _sum_known([_joules(pool, span_s, notes) for pool in pools])
+    cost = _sum_known([_cost(pool, span_s, notes) for pool in pools])
+    n_xpus = sum(pool.n_xpus for pool in pools)
+    # Pools of unlike accelerators have no one power and price.
+    one = pools[0].accelerator if len({pool.accelerator for pool in pools}) == 1 else None
+    price = None if one is None else one.price
     return {
         "energy_joules": joules,
         "joules_per_output_token": _per(joules, output_tokens),
@@ -204,15 +194,49 @@ def energy_and_cost(
             "xpus": n_xpus,
             "span_s": span_s,
             "mean_power_w": joules / (n_xpus * span_s) if joules and span_s else None,
-            "idle_power_w": idle_w,
-            "tdp_w": tdp_w,
+            "idle_power_w": None if one is None else one.idle_power_w,
+            "tdp_w": None if one is None else one.tdp_w,
             "price_per_hour_usd": None if price is None else price.usd_per_hour,
             "price_tier": None if price is None else price.tier,
             "price_source": None if price is None else price.source,
             "price_date": None if price is None else price.date,
-            "notes": notes,
+            "notes": list(dict.fromkeys(notes)),
         },
     }
+
+
+def _joules(pool: PoolUse, span_s: float, notes: list[str]) -> float | None:
+    idle_w, tdp_w = pool.accelerator.idle_power_w, pool.accelerator.tdp_w
+    missing = _energy_needs(pool.accelerator, pool.engines, pool.peak_flops, pool.peak_bandwidth)
+    if missing:
+        notes.append(f"energy is unknown: {missing}")
+        return None
+    assert idle_w is not None and tdp_w is not None  # noqa: PT018
+    assert pool.peak_flops is not None and pool.peak_bandwidth is not None  # noqa: PT018
+    return pool.xpus_per_engine * sum(
+        engine_joules(
+            engine,
+            span_s,
+            idle_power_w=idle_w,
+            tdp_w=tdp_w,
+            peak_flops=pool.peak_flops,
+            peak_bandwidth=pool.peak_bandwidth,
+        )
+        for engine in pool.engines
+    )
+
+
+def _cost(pool: PoolUse, span_s: float, notes: list[str]) -> float | None:
+    if pool.accelerator.price is None:
+        name = pool.accelerator.xpu_name
+        notes.append(f"cost is unknown: {name} has no price; give --price-per-hour")
+        return None
+    return pool.accelerator.price.usd_per_hour * pool.n_xpus * span_s / S_PER_HOUR
+
+
+def _sum_known(parts: Sequence[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _energy_needs(

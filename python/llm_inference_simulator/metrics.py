@@ -26,6 +26,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 COMPLETED = 1
 REJECTED = 2
+FAILED = 3
+TIMED_OUT = 4
 UNFINISHED = 0
 
 NS_PER_MS = 1_000_000
@@ -236,7 +238,7 @@ def summarise(
     body: dict[str, Any] = {
         "duration": duration,
         "completed": n_completed,
-        "failed": int((window.counted & (columns["status"] == REJECTED)).sum()),
+        "failed": int((window.counted & (columns["status"] > COMPLETED)).sum()),
         "total_input_tokens": input_tokens,
         "total_output_tokens": output_tokens,
         "request_throughput": _ratio(n_completed, duration),
@@ -257,6 +259,28 @@ def summarise(
             statistics = describe(values[values >= 0], percentiles)
         body |= _latency_keys(metric, statistics)
     return body
+
+
+def summarise_transfers(
+    columns: Columns,
+    completed: NDArray[np.bool_],
+    kv_bytes_per_token: int,
+    percentiles: Sequence[float],
+) -> dict[str, Any]:
+    """Transfers of keys and values of ``completed`` requests (docs/spec.md, section 12).
+
+    ``transfer`` runs from the later of the reservation and the first bytes to the arrival of the
+    last; ``second_token`` is the gap after the first token at the client. None where undefined.
+    """
+    moved = completed & (columns["transfer_end_ns"] >= 0)
+    durations = (columns["transfer_end_ns"] - columns["transfer_start_ns"])[moved]
+    gaps = (columns["second_token_ns"] - columns["first_token_ns"])[moved]
+    return {
+        "transfers": int(moved.sum()),
+        "bytes": int(columns["transfer_tokens"][moved].sum()) * kv_bytes_per_token,
+        **_latency_keys("transfer", describe(durations, percentiles)),
+        **_latency_keys("second_token", describe(gaps, percentiles)),
+    }
 
 
 def _latency_keys(metric: str, statistics: Distribution) -> dict[str, float | None]:

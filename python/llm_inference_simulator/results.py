@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator import diagnostics, metrics, tables
 from llm_inference_simulator.config import SimulatorConfig
-from llm_inference_simulator.energy import AcceleratorEconomics, energy_and_cost
+from llm_inference_simulator.energy import AcceleratorEconomics, PoolUse, energy_and_cost
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_text
-from llm_inference_simulator.metrics import COMPLETED, NS_PER_S, REJECTED, Window
+from llm_inference_simulator.metrics import (
+    COMPLETED,
+    FAILED,
+    NS_PER_S,
+    REJECTED,
+    TIMED_OUT,
+    Window,
+)
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import EngineStats
@@ -65,21 +72,18 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What ran, resolved from the configuration: names, capacity, workload, peaks."""
+class PoolSetup:
+    """Equal engines, resolved: accelerators, capacity, prices."""
 
-    config: SimulatorConfig
-    version: str
-    model_name: str
-    parameter_count: int
+    name: str
     xpu_name: str
+    role: str = "aggregated"
+    """aggregated, prefill or decode."""
+    n_engines: int
+    tensor_parallel_size: int
     capacity: Capacity
-    workload_description: str
-    max_concurrency: int | None
     performance_model: str
     performance_description: str
-    request_rate: float | None = None
-    """Requests per second, infinity where all arrive at once; None: times of a trace or stages."""
     calibration_file: str | None = None
     calibration_sha256: str | None = None
     peak_flops: float | None = None
@@ -88,10 +92,46 @@ class Setup:
     """Bytes per second and accelerator; None where unknown."""
     economics: AcceleratorEconomics | None = None
     """Power and price of the accelerator; None: nothing is known of either."""
+
+    @property
+    def n_xpus(self) -> int:
+        """Accelerators that belong to an engine."""
+        return self.n_engines * self.tensor_parallel_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What ran, resolved from the configuration: names, pools, workload."""
+
+    config: SimulatorConfig
+    version: str
+    model_name: str
+    parameter_count: int
+    pools: tuple[PoolSetup, ...]
+    """In the order of the engines' indices."""
+    workload_description: str
+    max_concurrency: int | None
+    request_rate: float | None = None
+    """Requests per second, infinity where all arrive at once; None: times of a trace."""
     config_is_complete: bool = True
     """False where a workload or a performance model was passed beside the configuration."""
     warnings: tuple[str, ...] = ()
     """Findings of capacity, workload and performance model."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """Memory and KV cache of an engine of the first pool."""
+        return self.pools[0].capacity
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt + output that every engine takes."""
+        return min(pool.capacity.max_model_len for pool in self.pools)
+
+    @property
+    def pool_of_engine(self) -> tuple[PoolSetup, ...]:
+        """The pool of each engine."""
+        return tuple(pool for pool in self.pools for _ in range(pool.n_engines))
 
 
 class SimulationResult:
@@ -150,20 +190,30 @@ class SimulationResult:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the numbers must know; empty for a healthy run."""
-        max_model_len = self.setup.capacity.max_model_len
+        max_model_len = self.setup.max_model_len
         findings = [
             self._interruption(),
             self._nothing_counted(),
             diagnostics.saturation_warning(self.requests, self.now_ns, self.setup.max_concurrency),
             diagnostics.preemption_warning(self.requests),
             diagnostics.rejection_warning(
-                self.requests, self._requested_output_tokens, max_model_len=max_model_len
+                self.requests,
+                self._requested_output_tokens,
+                max_model_len=max_model_len,
+                queue_tokens=self._queue_tokens,
             ),
             diagnostics.truncation_warning(
                 self.requests, self._requested_output_tokens, max_model_len=max_model_len
             ),
         ]
         return (*self.setup.warnings, *(finding for finding in findings if finding))
+
+    @property
+    def _queue_tokens(self) -> int | None:
+        """Tokens that every engine's cache holds, where queues are bounded."""
+        if self.config.fleet.max_queue is None:
+            return None
+        return min(pool.capacity.kv_cache_tokens for pool in self.setup.pools)
 
     def _interruption(self) -> str | None:
         if self.complete:
@@ -207,27 +257,61 @@ class SimulationResult:
             "burstiness": workload.burstiness,
             "max_concurrency": self.setup.max_concurrency,
             **self._body,
+            **self._kv_transfer,
+            **self._failures,
             "measurement": self._measurement(),
-            "capacity": self._capacity(),
+            "capacity": _capacity_summary(self.setup.capacity),
+            "pools": [self._pool(pool) for pool in self.setup.pools],
             "utilisation": self._utilisation(),
             **self._energy_and_cost(),
-            "engines": [self._engine(index) for index in range(len(self.engines))],
+            "engines": [
+                self._engine(index, pool.name)
+                for index, pool in enumerate(self.setup.pool_of_engine)
+            ],
             "warnings": list(self.warnings),
             "provenance": {
                 "version": self.setup.version,
                 "seed": self.config.seed,
                 "model": self.setup.model_name,
-                "xpu": self.setup.xpu_name,
+                "xpu": self.setup.pools[0].xpu_name,
                 "workload": self.setup.workload_description,
-                "performance_model": self.setup.performance_model,
-                "performance_description": self.setup.performance_description,
-                "calibration_file": self.setup.calibration_file,
-                "calibration_sha256": self.setup.calibration_sha256,
+                "performance_model": self.setup.pools[0].performance_model,
+                "performance_description": self.setup.pools[0].performance_description,
+                "calibration_file": self.setup.pools[0].calibration_file,
+                "calibration_sha256": self.setup.pools[0].calibration_sha256,
                 "trace_hash": f"{self.trace_hash:016x}",
                 "config_is_complete": self.setup.config_is_complete,
             },
             "config": self.config.to_dict(),
             "metric_definitions": dict(metrics.DEFINITIONS),
+        }
+
+    @cached_property
+    def _kv_transfer(self) -> dict[str, Any]:
+        """What went from prefill to decode engines; empty for aggregated clusters."""
+        if "transfer_end_ns" not in self.requests:
+            return {}
+        summary = metrics.summarise_transfers(
+            self.requests,
+            self._completed,
+            self.setup.capacity.kv_bytes_per_token,
+            self.config.measurement.metric_percentiles,
+        )
+        return {"kv_transfer": summary}
+
+    @property
+    def _failures(self) -> dict[str, Any]:
+        """How counted requests failed where engines come and go; else empty."""
+        if "retries" not in self.requests:
+            return {}
+        status = self.requests["status"][self.window.counted]
+        return {
+            "failures": {
+                "rejected": int((status == REJECTED).sum()),
+                "lost_with_engine": int((status == FAILED).sum()),
+                "timed_out": int((status == TIMED_OUT).sum()),
+                "retries": int(self.requests["retries"][self.window.counted].sum()),
+            }
         }
 
     def _measurement(self) -> dict[str, Any]:
@@ -244,21 +328,26 @@ class SimulationResult:
             "completion_rate_while_loaded": window.completion_rate_while_loaded,
         }
 
-    def _capacity(self) -> dict[str, Any]:
-        capacity = self.setup.capacity
+    def _pool(self, pool: PoolSetup) -> dict[str, Any]:
+        engines = [
+            engine
+            for engine, own in zip(self.engines, self.setup.pool_of_engine, strict=True)
+            if own is pool
+        ]
         return {
-            "num_gpu_blocks": capacity.num_gpu_blocks,
-            "block_size": capacity.block_size,
-            "kv_cache_tokens": capacity.kv_cache_tokens,
-            "max_model_len": capacity.max_model_len,
-            "weight_bytes_per_rank": capacity.weight_bytes_per_rank,
-            "activation_bytes": capacity.activation_bytes,
-            "runtime_bytes": capacity.runtime_bytes,
-            "kv_cache_bytes": capacity.kv_cache_bytes,
-            "kv_bytes_per_token": capacity.kv_bytes_per_token,
-            "kv_bytes_per_token_per_rank": capacity.kv_bytes_per_token_per_rank,
-            "usable_bytes": capacity.usable_bytes,
-            "total_bytes": capacity.total_bytes,
+            "name": pool.name,
+            "role": pool.role,
+            "xpu": pool.xpu_name,
+            "n_engines": pool.n_engines,
+            "n_xpus": pool.n_xpus,
+            "tensor_parallel_size": pool.tensor_parallel_size,
+            "requests": sum(engine.requests for engine in engines),
+            "busy_share": self._busy_share(engines),
+            "capacity": _capacity_summary(pool.capacity),
+            "performance_model": pool.performance_model,
+            "performance_description": pool.performance_description,
+            "calibration_file": pool.calibration_file,
+            "calibration_sha256": pool.calibration_sha256,
         }
 
     @property
@@ -268,38 +357,55 @@ class SimulationResult:
         arrived = arrival[arrival >= 0]
         return (self.now_ns - int(arrived.min())) / NS_PER_S if len(arrived) else 0.0
 
+    def _busy_share(self, engines: Sequence[EngineStats]) -> float | None:
+        available = self._span_s * len(engines)
+        busy = sum(engine.busy_ns for engine in engines) / NS_PER_S
+        return busy / available if available else None
+
     def _utilisation(self) -> dict[str, Any]:
         """Shares over the whole run, warm-up included: what the engines did, not what counted."""
-        available = self._span_s * len(self.engines)
-        busy = sum(engine.busy_ns for engine in self.engines) / NS_PER_S
-        operations = sum(engine.operations for engine in self.engines)
-        traffic = sum(engine.bytes for engine in self.engines)
+        pools = self.setup.pool_of_engine
+        size = [pool.tensor_parallel_size for pool in pools]
         return {
             "span_s": self._span_s,
-            "engine_busy_share": busy / available if available else None,
-            "mfu": _share(operations, self.setup.peak_flops, available),
-            "memory_bandwidth_utilisation": _share(traffic, self.setup.peak_bandwidth, available),
+            "engine_busy_share": self._busy_share(self.engines),
+            "mfu": _share(
+                [n * engine.operations for n, engine in zip(size, self.engines, strict=True)],
+                [pool.peak_flops for pool in pools],
+                [n * self._span_s for n in size],
+            ),
+            "memory_bandwidth_utilisation": _share(
+                [n * engine.bytes for n, engine in zip(size, self.engines, strict=True)],
+                [pool.peak_bandwidth for pool in pools],
+                [n * self._span_s for n in size],
+            ),
         }
 
     def _energy_and_cost(self) -> dict[str, Any]:
         """Over the whole run, warm-up included, as the utilisation."""
         completed = self.requests["status"] == COMPLETED
-        economics = self.setup.economics
+        engines = list(zip(self.setup.pool_of_engine, self.engines, strict=True))
         return energy_and_cost(
-            economics or AcceleratorEconomics(xpu_name=self.setup.xpu_name),
-            self.engines,
-            xpus_per_engine=self.config.cluster.tensor_parallel_size,
+            [
+                PoolUse(
+                    accelerator=pool.economics or AcceleratorEconomics(xpu_name=pool.xpu_name),
+                    engines=[engine for own, engine in engines if own is pool],
+                    xpus_per_engine=pool.tensor_parallel_size,
+                    peak_flops=pool.peak_flops,
+                    peak_bandwidth=pool.peak_bandwidth,
+                )
+                for pool in self.setup.pools
+            ],
             span_s=self._span_s,
-            peak_flops=self.setup.peak_flops,
-            peak_bandwidth=self.setup.peak_bandwidth,
             input_tokens=int(self.requests["prompt_tokens"][completed].sum()),
             output_tokens=int(self.requests["output_tokens"][completed].sum()),
         )
 
-    def _engine(self, index: int) -> dict[str, Any]:
+    def _engine(self, index: int, pool: str) -> dict[str, Any]:
         engine, total = self.engines[index], self.engines[index].total
         return {
             "engine": index,
+            "pool": pool,
             "requests": engine.requests,
             "steps": engine.steps,
             "preemptions": engine.preemptions,
@@ -326,12 +432,18 @@ class SimulationResult:
         """
         counted = self.window.counted
         status = self.requests["status"][counted]
-        ttft = self.requests["ttft_ns"][counted]
-        errors = {COMPLETED: "", REJECTED: "rejected"}
+        done = status == COMPLETED
+        ttft = np.where(done, self.requests["ttft_ns"][counted], 0)
+        errors = {
+            COMPLETED: "",
+            REJECTED: "rejected",
+            FAILED: "lost with its engine",
+            TIMED_OUT: "timed out",
+        }
         return {
             "input_lens": self.requests["prompt_tokens"][counted].tolist(),
-            "output_lens": self.requests["output_tokens"][counted].tolist(),
-            "ttfts": (np.maximum(ttft, 0) / NS_PER_S).tolist(),
+            "output_lens": np.where(done, self.requests["output_tokens"][counted], 0).tolist(),
+            "ttfts": (ttft / NS_PER_S).tolist(),
             "itls": [(gaps / NS_PER_S).tolist() for gaps in self.itls()],
             "start_times": (self.requests["arrival_ns"][counted] / NS_PER_S).tolist(),
             "errors": [errors.get(int(code), "unfinished") for code in status],
@@ -390,8 +502,29 @@ def strict_json(value: Any) -> Any:
     return value
 
 
-def _share(amount: float, peak_per_s: float | None, seconds: float) -> float | None:
-    """Used share of a peak; None where the peak or the amount is unknown."""
-    if not peak_per_s or not seconds or not amount:
+def _share(
+    amounts: Sequence[float], peaks_per_s: Sequence[float | None], seconds: Sequence[float]
+) -> float | None:
+    """Used share of the engines' peaks; None where a peak or the amounts are unknown."""
+    known = [peak for peak in peaks_per_s if peak]
+    if len(known) < len(peaks_per_s):
         return None
-    return amount / (peak_per_s * seconds)
+    possible = sum(peak * span for peak, span in zip(known, seconds, strict=True))
+    return sum(amounts) / possible if possible and sum(amounts) else None
+
+
+def _capacity_summary(capacity: Capacity) -> dict[str, Any]:
+    return {
+        "num_gpu_blocks": capacity.num_gpu_blocks,
+        "block_size": capacity.block_size,
+        "kv_cache_tokens": capacity.kv_cache_tokens,
+        "max_model_len": capacity.max_model_len,
+        "weight_bytes_per_rank": capacity.weight_bytes_per_rank,
+        "activation_bytes": capacity.activation_bytes,
+        "runtime_bytes": capacity.runtime_bytes,
+        "kv_cache_bytes": capacity.kv_cache_bytes,
+        "kv_bytes_per_token": capacity.kv_bytes_per_token,
+        "kv_bytes_per_token_per_rank": capacity.kv_bytes_per_token_per_rank,
+        "usable_bytes": capacity.usable_bytes,
+        "total_bytes": capacity.total_bytes,
+    }

@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from llm_inference_simulator.aggregated_cluster import build_simulation, engine_settings
+from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
-from llm_inference_simulator.capacity import plan_memory
-from llm_inference_simulator.catalog import load_model, load_xpu
-from llm_inference_simulator.config import SimulatorConfig
-from llm_inference_simulator.decisions import DecisionLog
-from llm_inference_simulator.energy import economics_of
+from llm_inference_simulator.catalog import load_model
+from llm_inference_simulator.config import FleetConfig, SimulatorConfig
+from llm_inference_simulator.decisions import DecisionLog, DecisionPool
+from llm_inference_simulator.disaggregated_cluster import transfer_settings
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
-from llm_inference_simulator.results import Capacity, Setup, SimulationResult
+from llm_inference_simulator.pools import ResolvedPool, resolve_pools
+from llm_inference_simulator.results import Setup, SimulationResult
 from llm_inference_simulator.workload import build_workload
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import CostModel, Progress, Simulation
-    from llm_inference_simulator.capacity import MemoryPlan
-    from llm_inference_simulator.catalog import ModelSpec, XpuSpec
+    from llm_inference_simulator._core import Progress, Simulation
+    from llm_inference_simulator.catalog import ModelSpec
+    from llm_inference_simulator.cluster import TransferSettings
     from llm_inference_simulator.performance_models import BasePerformanceModel
     from llm_inference_simulator.workload import Workload
 
@@ -73,6 +73,7 @@ def simulate(
     *,
     workload: Workload | None = None,
     performance_model: BasePerformanceModel | None = None,
+    router: RouterCallable | None = None,
     progress: bool | ProgressCallback = False,
     record_steps: bool = False,
     record_decisions: bool = False,
@@ -80,23 +81,36 @@ def simulate(
     """Simulate ``config`` and return its result.
 
     ``workload`` replaces the one that the configuration describes, ``performance_model`` the one
-    that it names. ``progress=True`` shows a bar on a terminal; a callable gets the core's
-    ``Progress`` about twenty times a second. ``record_steps`` keeps one row per engine step,
-    ``record_decisions`` every decision of every scheduler (slow: requests are walked one by one).
+    that it names, ``router`` the routing policy: it gets each request (``_core.RouterRequest``) and
+    the engines' loads (``_core.RouterEngines``) and returns the place of an engine, from 0 on; in a
+    disaggregated cluster of a prefill engine on arrival and of a decode engine at the hand-over.
+    ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about 20
+    times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
+    decision of every scheduler (slow: requests are walked one by one).
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
     """
-    run = _prepare(config, workload, performance_model)
+    if record_decisions and config.cluster.is_disaggregated:
+        raise ConfigError(
+            "--decisions-output: recorded decisions know no transfers of keys and values; leave it "
+            "out of a disaggregated run"
+        )
+    if record_decisions and config.fleet != FleetConfig():
+        raise ConfigError(
+            "--decisions-output: recorded decisions know no requests that leave early; leave it or "
+            "fleet (--max-queue, --request-timeout, --max-retries) out"
+        )
+    run = _prepare(config, workload, performance_model, is_complete=router is None)
     simulation = build_simulation(
         config,
-        run.plan,
-        run.cost_model,
+        [pool.core for pool in run.pools],
         run.workload,
         run.front_end,
-        attention_window=run.attention_window,
         record_steps=record_steps,
         record_decisions=record_decisions,
+        transfer=run.transfer,
+        router=router,
     )
     collect = functools.partial(
         _collect,
@@ -121,47 +135,45 @@ class _Run:
     """What is settled before the first event."""
 
     setup: Setup
-    plan: MemoryPlan
+    pools: tuple[ResolvedPool, ...]
     workload: Workload
-    cost_model: CostModel
     front_end: FrontEndLatency
-    attention_window: tuple[str, int] | None
+    transfer: TransferSettings | None
 
 
 def _prepare(
     config: SimulatorConfig,
     workload: Workload | None,
     performance_model: BasePerformanceModel | None,
+    *,
+    is_complete: bool,
 ) -> _Run:
     """Capacity, prices and requests of a run, or the error that refuses it."""
-    model, xpu = load_model(config.model), load_xpu(config.xpu)
-    plan = plan_memory(model, xpu, config.engine, config.cluster.tensor_parallel_size)
-    config_is_complete = workload is None and performance_model is None
+    model = load_model(config.model)
+    config_is_complete = is_complete and workload is None and performance_model is None
     request_rate = _request_rate(config, workload)
-    if performance_model is None:
-        performance_model = _named_performance_model(config, model, xpu, plan)
-    else:
-        _require_same_subject(performance_model, config, model, xpu, plan)
+    pools = resolve_pools(config, model, performance_model)
     if workload is None:
         workload = build_workload(config.workload, config.seed)
     _require_counted_requests(workload, config.measurement.warm_up)
     setup = _setup(
         config=config,
         model=model,
-        xpu=xpu,
-        plan=plan,
+        pools=pools,
         workload=workload,
-        performance_model=performance_model,
         request_rate=request_rate,
         config_is_complete=config_is_complete,
     )
+    sizes = {pool.setup.name: pool.setup.capacity.kv_bytes_per_token for pool in pools}
     return _Run(
         setup,
-        plan,
+        pools,
         workload,
-        performance_model.cost_model(),
-        resolve_front_end(config.front_end, performance_model.front_end),
-        performance_model.attention_window,
+        # One front end serves all pools: that of the first calibration which knows one.
+        resolve_front_end(
+            config.front_end, next((pool.front_end for pool in pools if pool.front_end), None)
+        ),
+        transfer_settings(config, model.num_layers, sizes),
     )
 
 
@@ -219,15 +231,13 @@ def next_slice(max_events: int, elapsed_s: float) -> int:
 def _decision_log(run: _Run, simulation: Simulation) -> DecisionLog:
     from llm_inference_simulator._core import __version__
 
-    config, plan = run.setup.config, run.plan
     return DecisionLog(
         simulation=simulation,
         workload=run.workload,
-        settings=engine_settings(
-            config.engine, max_model_len=plan.max_model_len, num_gpu_blocks=plan.num_gpu_blocks
-        ),
-        watermark=config.engine.watermark,
-        n_engines=config.cluster.n_engines,
+        pools=[
+            DecisionPool(pool.core.settings, pool.engine.watermark, pool.core.n_engines)
+            for pool in run.pools
+        ],
         version=__version__,
     )
 
@@ -236,50 +246,6 @@ def _latest_ns(columns: Columns) -> int:
     """Time of the last thing that happened to a request (0 where nothing did)."""
     happened = ("admitted_ns", "first_token_ns", "finished_ns")
     return max(0, *(int(columns[name].max()) for name in happened))
-
-
-def _named_performance_model(
-    config: SimulatorConfig, model: ModelSpec, xpu: XpuSpec, plan: MemoryPlan
-) -> BasePerformanceModel:
-    from llm_inference_simulator.performance_models import create_performance_model
-
-    return create_performance_model(
-        config.performance,
-        model,
-        xpu,
-        config.cluster.tensor_parallel_size,
-        config.engine,
-        max_model_len=plan.max_model_len,
-    )
-
-
-def _require_same_subject(
-    performance_model: BasePerformanceModel,
-    config: SimulatorConfig,
-    model: ModelSpec,
-    xpu: XpuSpec,
-    plan: MemoryPlan,
-) -> None:
-    """Refuse a roofline of something else than the configuration describes."""
-    from llm_inference_simulator.performance_models import RooflinePerformanceModel
-
-    if not isinstance(performance_model, RooflinePerformanceModel):
-        return
-    priced: dict[str, tuple[str | int, str | int]] = {
-        "model": (performance_model.model.name, model.name),
-        "xpu": (performance_model.xpu.name, xpu.name),
-        "tensor_parallel_size": (
-            performance_model.tensor_parallel_size,
-            config.cluster.tensor_parallel_size,
-        ),
-    }
-    for field, (theirs, ours) in priced.items():
-        if theirs != ours:
-            raise ConfigError(
-                f"performance_model prices {field}={theirs}, but the configuration has "
-                f"{field}={ours}: make them agree"
-            )
-    performance_model.require_length(plan.max_model_len)
 
 
 def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
@@ -307,10 +273,8 @@ def _setup(
     *,
     config: SimulatorConfig,
     model: ModelSpec,
-    xpu: XpuSpec,
-    plan: MemoryPlan,
+    pools: tuple[ResolvedPool, ...],
     workload: Workload,
-    performance_model: BasePerformanceModel,
     request_rate: float | None,
     config_is_complete: bool,
 ) -> Setup:
@@ -321,36 +285,15 @@ def _setup(
         version=__version__,
         model_name=model.name,
         parameter_count=model.parameter_count,
-        xpu_name=xpu.name,
-        capacity=Capacity(
-            num_gpu_blocks=plan.num_gpu_blocks,
-            block_size=config.engine.block_size,
-            max_model_len=plan.max_model_len,
-            weight_bytes_per_rank=plan.weight_bytes_per_rank,
-            activation_bytes=plan.activation_bytes,
-            runtime_bytes=plan.runtime_bytes,
-            kv_cache_bytes=plan.kv_cache_bytes,
-            kv_bytes_per_token=plan.kv_bytes_per_token,
-            kv_bytes_per_token_per_rank=plan.kv_bytes_per_token_per_rank,
-            usable_bytes=plan.usable_bytes,
-            total_bytes=plan.total_bytes,
-        ),
+        pools=tuple(pool.setup for pool in pools),
         workload_description=workload.description,
         max_concurrency=workload.max_concurrency,
-        performance_model=performance_model.name,
-        performance_description=performance_model.description,
         request_rate=request_rate,
-        calibration_file=performance_model.calibration_file,
-        calibration_sha256=performance_model.calibration_sha256,
-        peak_flops=performance_model.peak_flops,
-        peak_bandwidth=performance_model.peak_bandwidth,
-        economics=economics_of(xpu, config.pricing),
         config_is_complete=config_is_complete,
         warnings=(
             *unused_xpus_warning(config),
-            *plan.warnings,
             *workload.warnings,
-            *performance_model.warnings,
+            *(warning for pool in pools for warning in pool.warnings),
         ),
     )
 

@@ -1,7 +1,7 @@
 //! The common workload for profilers: 512 prompt tokens, 128 output tokens, one engine at a batch of
 //! about 11. `valgrind --tool=callgrind` on it counts the instructions of the core alone.
 
-use _core::config::{Batching, EngineSettings, SchedulingPolicy, Window};
+use _core::config::{Batching, EngineSettings, Role, SchedulingPolicy, Window};
 use _core::cost::{CostModel, FixedCost};
 use _core::error::SimError;
 use _core::router::RoutingPolicy;
@@ -41,6 +41,8 @@ fn main() -> Result<(), SimError> {
         step_overhead: SimDuration::default(),
         batching: Batching::Continuous,
         window: Window::None,
+        role: Role::Aggregated,
+        link_bytes_per_s: 0,
     };
     let cost = FixedCost {
         step_ns: 8_000_000,
@@ -50,7 +52,7 @@ fn main() -> Result<(), SimError> {
     };
     let pool = Pool { settings, cost: CostModel::Fixed(cost), count: 1 };
     let mut simulation =
-        Simulation::new(&[pool], RoutingPolicy::RoundRobin, workload, Options::default())?;
+        Simulation::new(&[pool], &RoutingPolicy::RoundRobin, workload, Options::default(), None)?;
     let progress = simulation.run_slice(u64::MAX)?;
     println!("{} steps, trace hash {:016x}", progress.steps, simulation.trace_hash());
     Ok(())

@@ -92,6 +92,17 @@ impl Window {
     }
 }
 
+/// Which part of a request's life an engine serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// All of it.
+    Aggregated,
+    /// The prompt and the first token; the keys and values then go to a decode engine.
+    Prefill,
+    /// The tokens after the first.
+    Decode,
+}
+
 /// One engine's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "vLLM's own switches")]
@@ -128,6 +139,10 @@ pub struct EngineSettings {
     pub batching: Batching,
     /// What layers with a window see; a matter of step costs alone.
     pub window: Window,
+    /// Which part of a request's life it serves.
+    pub role: Role,
+    /// What its link to engines of the other role carries, in bytes per second.
+    pub link_bytes_per_s: u64,
 }
 
 impl EngineSettings {
@@ -154,6 +169,19 @@ impl EngineSettings {
         if !self.enable_chunked_prefill && self.max_num_batched_tokens < self.max_model_len {
             let remedy = "must be at least max_model_len while chunked prefill is off";
             return Err(invalid("max_num_batched_tokens", self.max_num_batched_tokens, remedy));
+        }
+        if self.role == Role::Aggregated {
+            return Ok(());
+        }
+        if self.batching != Batching::Continuous {
+            return Err(SimError::InvalidSetting {
+                field: "batching_strategy",
+                value: "static or windowed".to_owned(),
+                remedy: "prefill and decode engines batch continuously",
+            });
+        }
+        if self.link_bytes_per_s == 0 {
+            return Err(invalid("link_bytes_per_s", 0, "must be at least 1"));
         }
         Ok(())
     }

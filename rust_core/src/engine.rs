@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::EngineSettings;
+use crate::config::{EngineSettings, Role};
 use crate::cost::{CostModel, StepTotals};
 use crate::error::SimError;
+use crate::ids::SlotId;
 use crate::recorder::{
     Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
 };
-use crate::scheduler::{NewRequest, Scheduler, StepPlan};
+use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
 
@@ -54,10 +55,23 @@ pub(crate) struct Engine {
     device_free: SimTime,
     /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
     logged: VecDeque<(usize, bool)>,
+    /// Most blocks in use before the engine died last.
+    lost_peak: u32,
+    /// Requests whose prompts the latest steps complete; None where that is not noted.
+    handing: Option<Vec<Handing>>,
     step_ends: Vec<u64>,
     totals: StepTotals,
     counts: EngineCounts,
     hash: TraceHash,
+}
+
+/// A request whose prompt is complete when a step has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handing {
+    pub(crate) request: u32,
+    pub(crate) slot: SlotId,
+    pub(crate) start: SimTime,
+    pub(crate) end: SimTime,
 }
 
 /// What an engine counts.
@@ -94,6 +108,8 @@ impl Engine {
             spare: Vec::new(),
             device_free: SimTime::ZERO,
             logged: VecDeque::new(),
+            lost_peak: 0,
+            handing: None,
             step_ends: Vec::new(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -117,12 +133,47 @@ impl Engine {
     }
 
     /// A request joins the queue.
-    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime, records: &mut Records) {
+    pub(crate) fn enqueue(
+        &mut self,
+        new: &NewRequest,
+        now: SimTime,
+        records: &mut Records,
+    ) -> SlotId {
         self.counts.requests += 1;
         if let Some(decisions) = &mut records.decisions {
             decisions.log.push((self.index, Call::Add, new.request as usize));
         }
-        self.scheduler.enqueue(new, now);
+        self.scheduler.enqueue(new, now)
+    }
+
+    /// Requests that wait here.
+    pub(crate) fn waiting(&self) -> usize {
+        self.scheduler.waiting()
+    }
+
+    /// When the next step ends.
+    pub(crate) fn next_end(&self) -> Option<SimTime> {
+        self.in_flight.front().map(|plan| plan.end)
+    }
+
+    /// The engine dies: its cache, its queue and its steps in flight are gone.
+    pub(crate) fn fail(&mut self, now: SimTime) -> Result<Vec<Lost>, SimError> {
+        let next = next_step(self.step_ends.len())?;
+        self.lost_peak = self.lost_peak.max(self.scheduler.kv().peak_used());
+        self.spare.extend(self.in_flight.drain(..));
+        self.device_free = now;
+        Ok(self.scheduler.lose_all(next))
+    }
+
+    /// Give up a request.
+    pub(crate) fn abort(&mut self, slot: SlotId) -> Result<Lost, SimError> {
+        let next = next_step(self.step_ends.len())?;
+        Ok(self.scheduler.abort(slot, next, &mut self.in_flight))
+    }
+
+    /// The number of the oldest step whose output has not been processed.
+    pub(crate) fn processed(&self) -> u32 {
+        self.scheduler.processed()
     }
 
     /// Decide and dispatch the next step.
@@ -150,6 +201,11 @@ impl Engine {
         let start = now.after(self.overhead)?.max(self.device_free);
         let end = start.after(duration)?;
         self.device_free = end;
+        plan.end = end;
+        plan.overlaps = !self.in_flight.is_empty();
+        if self.settings.role != Role::Aggregated {
+            self.note_handovers(&plan, start, end, records);
+        }
         self.record_step(&plan, duration, end);
         if let Some(rows) = &mut records.steps {
             self.record_row(&plan, rows, start, end);
@@ -158,21 +214,81 @@ impl Engine {
         Ok(Outcome::Step(end))
     }
 
-    /// Process the output of the step that ends now; `delivered` is when clients see it. Completed
-    /// requests are appended to `answered`.
+    /// Note whose prompts a step completes, or whose second token it gives.
+    #[cold]
+    fn note_handovers(
+        &mut self,
+        plan: &StepPlan,
+        start: SimTime,
+        end: SimTime,
+        records: &mut Records,
+    ) {
+        if let Some(noted) = &mut self.handing {
+            let handing = |(request, slot)| Handing { request, slot, start, end };
+            noted.extend(self.scheduler.handing_over(plan).map(handing));
+        }
+        if let Some(inbox) = self.scheduler.inbox() {
+            for request in inbox.resumed.drain(..) {
+                records.requests.second_token(request, end);
+            }
+        }
+    }
+
+    /// The reservations made since the last call.
+    pub(crate) fn take_reserved(&mut self) -> Vec<Reservation> {
+        let caches = self.scheduler.kv().caches_prefixes();
+        let Some(inbox) = self.scheduler.inbox() else { return Vec::new() };
+        let reserved = std::mem::take(&mut inbox.reserved);
+        if caches {
+            for reservation in &reserved {
+                self.counts.prefix_queries +=
+                    u64::from(reservation.tokens) + u64::from(reservation.cached) + 1;
+                self.counts.prefix_hits += u64::from(reservation.cached);
+            }
+        }
+        reserved
+    }
+
+    /// Note which requests' prompts a step completes when it is dispatched.
+    pub(crate) fn hand_over_early(&mut self) {
+        self.handing = Some(Vec::new());
+    }
+
+    /// The requests whose prompts the steps complete that were dispatched since the last call.
+    pub(crate) fn take_handing(&mut self) -> Vec<Handing> {
+        self.handing.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The blocks of a request that left this prefill engine have been sent.
+    pub(crate) fn sent(&mut self, slot: SlotId) {
+        self.scheduler.sent(slot);
+    }
+
+    /// The keys and values of a request have arrived in this decode engine.
+    pub(crate) fn receive(&mut self, slot: SlotId) {
+        self.scheduler.receive(slot);
+    }
+
+    /// Process the output of the step that ends now; `delivered` is when clients see it. Requests
+    /// that got their last token here are appended to `ended`.
     pub(crate) fn complete(
         &mut self,
         delivered: SimTime,
         records: &mut Records,
-        answered: &mut Vec<u32>,
+        ended: &mut Vec<Ended>,
     ) {
         let Some(plan) = self.in_flight.pop_front() else { return };
         for &request in &plan.first_tokens {
             records.requests.first_token(request, delivered);
         }
-        self.scheduler.complete(&plan, |span, output| {
-            records.requests.completed(span, output, delivered);
-            answered.push(span.request);
+        let index = self.index;
+        self.scheduler.complete(&plan, |end| {
+            if end.held_by.is_some() {
+                records.requests.span_broken(index, end.span);
+            } else {
+                records.requests.completed(end.span, end.output, delivered);
+            }
+            ended.push(end);
         });
         self.spare.push(plan);
         self.log_update(records);
@@ -194,7 +310,7 @@ impl Engine {
             records.requests.preempted(request);
         }
         for &span in &plan.broken_spans {
-            records.requests.span_broken(span);
+            records.requests.span_broken(self.index, span);
         }
         if records.decisions.is_some() && self.scheduler.has_requests() {
             self.log_decision(plan, records);
@@ -275,7 +391,8 @@ impl Engine {
         EngineStats {
             totals: self.totals,
             counts: self.counts,
-            peak_blocks: self.scheduler.kv().peak_used(),
+            used_blocks: self.scheduler.kv().used(),
+            peak_blocks: self.scheduler.kv().peak_used().max(self.lost_peak),
             operations,
             bytes,
         }
@@ -289,6 +406,8 @@ pub struct EngineStats {
     pub totals: StepTotals,
     /// What it counted.
     pub counts: EngineCounts,
+    /// KV blocks in use now.
+    pub used_blocks: u32,
     /// Most KV blocks in use at once.
     pub peak_blocks: u32,
     /// Floating-point operations of all steps, per accelerator; 0 where the model has none.

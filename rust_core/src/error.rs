@@ -58,6 +58,12 @@ pub enum SimError {
         /// What it said.
         message: String,
     },
+    /// A user's routing failed; the binding keeps the original exception.
+    #[error("the router failed: {message}")]
+    Router {
+        /// What it said, or what it did wrong.
+        message: String,
+    },
     /// More of something than an index can hold.
     #[error("more than {limit} {what} in one simulation: split the run")]
     TooMany {

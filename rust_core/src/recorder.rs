@@ -3,7 +3,7 @@
 use crate::cost::StepShape;
 use crate::error::SimError;
 use crate::scheduler::{Row, Span};
-use crate::time::SimTime;
+use crate::time::{SimDuration, SimTime};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub enum Status {
     Completed = 1,
     /// Refused on arrival.
     Rejected = 2,
+    /// Lost with an engine and not retried again.
+    Failed = 3,
+    /// Given up after its time was over.
+    TimedOut = 4,
 }
 
 /// A column entry for what never happened.
@@ -44,8 +48,42 @@ pub struct RequestColumns {
     pub status: Vec<Status>,
     /// First and last step of the last span of steps that gave it tokens.
     span: Vec<(u32, u32)>,
-    /// Earlier spans of requests that were interrupted, in order of their ends.
-    broken_spans: Vec<Span>,
+    /// Earlier spans of requests that were interrupted, and their engines, in order of their ends.
+    broken_spans: Vec<(u32, Span)>,
+    /// How requests went from prefill to decode engines, where there are such.
+    pub handover: Option<HandoverColumns>,
+    /// How often each request was lost with an engine and sent to another one, where that can be.
+    pub retries: Option<Vec<u32>>,
+}
+
+/// One value a request: how it went from a prefill to a decode engine.
+#[derive(Clone, Debug)]
+pub struct HandoverColumns {
+    /// The prefill engine, −1 if none.
+    pub prefill_engine: Vec<i32>,
+    /// When the decode engine had reserved blocks and the first bytes existed.
+    pub transfer_start_ns: Vec<i64>,
+    /// When the decode engine had all keys and values.
+    pub transfer_end_ns: Vec<i64>,
+    /// Tokens whose keys and values were sent.
+    pub transfer_tokens: Vec<u32>,
+    /// When the client sees the first token of the decode engine.
+    pub second_token_ns: Vec<i64>,
+    /// From the end of a step to the client.
+    response_latency_ns: i64,
+}
+
+impl HandoverColumns {
+    pub(crate) fn new(requests: usize, response_latency: SimDuration) -> Self {
+        Self {
+            response_latency_ns: response_latency.as_nanos().cast_signed(),
+            prefill_engine: vec![-1; requests],
+            transfer_start_ns: vec![NEVER; requests],
+            transfer_end_ns: vec![NEVER; requests],
+            transfer_tokens: vec![0; requests],
+            second_token_ns: vec![NEVER; requests],
+        }
+    }
 }
 
 impl RequestColumns {
@@ -62,6 +100,8 @@ impl RequestColumns {
             status: vec![Status::Unfinished; requests],
             span: vec![(0, 0); requests],
             broken_spans: Vec::new(),
+            handover: None,
+            retries: None,
         }
     }
 
@@ -99,8 +139,37 @@ impl RequestColumns {
         self.first_token_ns[request as usize] = nanos(now);
     }
 
-    pub(crate) fn span_broken(&mut self, span: Span) {
-        self.broken_spans.push(span);
+    /// A request ends without all its tokens.
+    pub(crate) fn gave_up(&mut self, request: u32, status: Status, output: u32, now: SimTime) {
+        let request = request as usize;
+        self.finished_ns[request] = nanos(now);
+        self.output_tokens[request] = output;
+        self.status[request] = status;
+    }
+
+    /// A request's latest span on a dead engine counts a token of a step from `processed` on, which
+    /// never ended.
+    pub(crate) fn span_shortened(&mut self, engine: u32, request: u32, processed: u32) {
+        let of_request = |(of, span): &(u32, Span)| *of == engine && span.request == request;
+        if let Some(place) = self.broken_spans.iter().rposition(of_request) {
+            let span = &mut self.broken_spans[place].1;
+            if span.first >= processed {
+                self.broken_spans.remove(place);
+            } else {
+                span.last = span.last.min(processed - 1);
+            }
+        }
+    }
+
+    /// The step that a decode engine admitted a request to ends then.
+    pub(crate) fn second_token(&mut self, request: u32, end: SimTime) {
+        if let Some(handover) = &mut self.handover {
+            handover.second_token_ns[request as usize] = nanos(end) + handover.response_latency_ns;
+        }
+    }
+
+    pub(crate) fn span_broken(&mut self, engine: u32, span: Span) {
+        self.broken_spans.push((engine, span));
     }
 
     pub(crate) fn completed(&mut self, span: Span, output: u32, now: SimTime) {
@@ -118,17 +187,19 @@ impl RequestColumns {
         wanted: impl Fn(usize) -> bool,
         mut take: impl FnMut(usize, Span),
     ) {
-        let mut broken: Vec<&Span> =
-            self.broken_spans.iter().filter(|span| wanted(span.request as usize)).collect();
-        broken.sort_by_key(|span| span.request);
+        let mut broken: Vec<&(u32, Span)> =
+            self.broken_spans.iter().filter(|(_, span)| wanted(span.request as usize)).collect();
+        broken.sort_by_key(|(_, span)| span.request);
         let mut earlier = broken.into_iter().peekable();
         for (request, &(first, last)) in (0_u32..).zip(&self.span) {
             let row = request as usize;
             let selected = self.status[row] == Status::Completed && wanted(row);
             let engine = usize::try_from(self.engine[row]).unwrap_or(0);
-            while let Some(&span) = earlier.next_if(|span| span.request == request) {
+            while let Some(&(earlier_engine, span)) =
+                earlier.next_if(|(_, span)| span.request == request)
+            {
                 if selected {
-                    take(engine, span);
+                    take(earlier_engine as usize, span);
                 }
             }
             if selected {

@@ -63,7 +63,16 @@ impl Replay {
         arrival: u64,
     ) -> bool {
         let Some(output) = self.settings.effective_output(prompt, max_tokens) else { return false };
-        let new = NewRequest { request, prompt, output, priority, arrival };
+        let new = NewRequest {
+            request,
+            prompt,
+            output,
+            priority,
+            arrival,
+            generated: 0,
+            remote: false,
+            hands_over: false,
+        };
         self.scheduler.enqueue(&new, SimTime::ZERO);
         true
     }
@@ -89,7 +98,7 @@ impl Replay {
         let plan = self.in_flight.pop_front()?;
         let tokens = plan.rows.iter().filter(|row| row.yields).map(|row| row.request).collect();
         let mut finished = Vec::new();
-        self.scheduler.complete(&plan, |span, _| finished.push(span.request));
+        self.scheduler.complete(&plan, |ended| finished.push(ended.span.request));
         Some(Updated { tokens, finished })
     }
 }

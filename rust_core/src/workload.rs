@@ -166,7 +166,17 @@ impl Workload {
         self.priorities.get(request as usize).copied().unwrap_or(0)
     }
 
+    /// The request whose answer another one continues.
+    pub(crate) fn previous(&self, request: u32) -> Option<u32> {
+        self.predecessors.get(request as usize).copied().filter(|&before| before != NOBODY)
+    }
+
     /// Which blocks have the same content.
+    pub(crate) fn shared_blocks(&self) -> &SharedBlocks {
+        &self.shared
+    }
+
+    /// The same, to keep.
     pub(crate) fn shared(&self) -> Arc<SharedBlocks> {
         Arc::clone(&self.shared)
     }

@@ -17,8 +17,17 @@ LAYERS = [
     {"config"},
     {"catalog", "workload", "calibration", "_core", "cluster"},
     {"capacity", "capacity_remedies", "performance_models"},
-    {"aggregated_cluster", "metrics", "energy", "diagnostics", "tables", "decisions"},
+    {
+        "aggregated_cluster",
+        "disaggregated_cluster",
+        "metrics",
+        "energy",
+        "diagnostics",
+        "tables",
+        "decisions",
+    },
     {"results", "progress_bar"},
+    {"pools"},
     {"simulation"},
     {"validation", "calibrators"},
     {"cli"},
@@ -85,8 +94,8 @@ def test_only_the_binding_knows_python() -> None:
 
 
 RUST_LAYERS = [
-    ["time", "error", "ids"],
-    ["event", "config", "cost", "shared_blocks"],
+    ["time", "error", "ids", "rng"],
+    ["event", "config", "cost", "link", "shared_blocks"],
     ["workload", "kv_cache"],
     ["scheduler", "source"],
     ["recorder"],

@@ -12,12 +12,19 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given
+from hypothesis import HealthCheck, event, example, given
 from hypothesis import settings as hypothesis_settings
 
 import llm_inference_simulator._core as core
-from llm_inference_simulator.cluster import EngineSettings
-from tests.reference.cluster import Cluster, Job, Run, Sums
+from llm_inference_simulator.cluster import (
+    AutoscalingSettings,
+    EngineSettings,
+    FleetSettings,
+    TransferSettings,
+)
+from tests.reference.cluster import Cluster, Job, Run, Sums, Transfers
+from tests.reference.fleet import Autoscaling, FleetRules
+from tests.reference.routers import ROUND_ROBIN, Routing
 from tests.reference.scheduler import Settings
 
 Costs = tuple[int, int, int, int]
@@ -29,10 +36,12 @@ class Case:
 
     engines: tuple[tuple[Settings, Costs], ...]
     jobs: tuple[Job, ...]
-    router: str = "round_robin"
+    routing: Routing = ROUND_ROBIN
     max_concurrency: int | None = None
     request_latency_ns: int = 0
     response_latency_ns: int = 0
+    transfers: Transfers | None = None
+    fleet: FleetRules | None = None
 
 
 def fixed_ns(costs: Costs, sums: Sums) -> int:
@@ -53,10 +62,12 @@ def run_reference(case: Case) -> Run:
     return Cluster(
         engines,
         case.jobs,
-        case.router,
+        case.routing,
         case.max_concurrency,
         case.request_latency_ns,
         case.response_latency_ns,
+        transfers=case.transfers,
+        fleet=case.fleet,
     ).simulate()
 
 
@@ -70,7 +81,10 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
             (EngineSettings(**asdict(settings)), core.CostModel.fixed(*costs), 1)
             for settings, costs in case.engines
         ],
-        "router": case.router,
+        "router": case.routing.policy,
+        "router_seed": case.routing.seed,
+        "router_view_delay_ns": case.routing.view_delay_ns,
+        "router_imbalance": case.routing.imbalance,
         "arrival_ns": column([job.arrival_ns for job in case.jobs]),
         "prompt_tokens": column([job.prompt for job in case.jobs]),
         "output_tokens": column([job.output for job in case.jobs]),
@@ -78,12 +92,26 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
         "after": column([job.after for job in case.jobs]),
         "block_offsets": column([sum(lengths[:i]) for i in range(len(lengths) + 1)]),
         "block_ids": column([block for job in case.jobs for block in job.blocks]),
+        "transfer": case.transfers and TransferSettings(**asdict(case.transfers)),
+        "fleet": case.fleet and fleet_settings(case.fleet),
         "max_concurrency": case.max_concurrency,
         "request_latency_ns": case.request_latency_ns,
         "response_latency_ns": case.response_latency_ns,
         "record_steps": record_steps,
     }
     return core.Simulation(**arguments)
+
+
+def fleet_settings(rules: FleetRules) -> FleetSettings:
+    given = rules.autoscaling
+    scaling = None if given is None else AutoscalingSettings(**asdict(given))
+    return FleetSettings(
+        planned=rules.planned,
+        max_retries=rules.max_retries,
+        timeout_ns=rules.timeout_ns,
+        max_queue=rules.max_queue,
+        autoscaling=scaling,
+    )
 
 
 def finish(run: core.Simulation, max_events: int = 10**6) -> core.Simulation:
@@ -206,6 +234,28 @@ def add_turn(
     jobs.append(Job(arrival, prompt, output, draw(st.integers(0, 2)), blocks, before))
 
 
+def routings() -> st.SearchStrategy[Routing]:
+    policies = st.sampled_from(POLICIES)
+    return st.builds(
+        Routing,
+        policies,
+        st.integers(0, 2**64 - 1),
+        st.sampled_from([0, 1, 100, 1000]),
+        st.sampled_from([0, 1, 2, 32]),
+    )
+
+
+POLICIES = [
+    "round_robin",
+    "random",
+    "least_outstanding",
+    "least_outstanding_tokens",
+    "power_of_two",
+    "session_affinity",
+    "prefix_aware",
+]
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     settings = draw(engine_settings())
@@ -229,11 +279,71 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(
         tuple(engines),
         draw(workload(settings)),
-        draw(st.sampled_from(["round_robin", "least_outstanding"])),
+        draw(routings()),
         draw(st.none() | st.none() | st.integers(1, 5)),
         draw(st.sampled_from([0, 0, 0, 1, 90])),
         draw(st.sampled_from([0, 0, 0, 1, 130])),
     )
+
+
+@st.composite
+def disaggregated_cases(draw: st.DrawFn) -> Case:
+    """Prefill and decode engines in any order, on links where transfers take a while."""
+    case = draw(cases())
+    settings = case.engines[0][0]
+    roles = draw(st.permutations(["prefill", "decode", *draw(st.lists(ROLES, max_size=3))]))
+    engines = []
+    for role in roles:
+        own = draw(engine_settings()) if draw(st.booleans()) else settings
+        engine = replace(
+            own,
+            role=role,
+            block_size=settings.block_size,
+            batching_strategy="continuous",
+            link_bytes_per_s=draw(LINK_BYTES_PER_S),
+        )
+        engines.append((engine, draw(st.sampled_from([costs for _, costs in case.engines]))))
+    transfers = Transfers(
+        draw(st.sampled_from([1, 7, 100])),
+        draw(st.none() | LINK_BYTES_PER_S),
+        draw(st.sampled_from([0, 0, 1, 40])),
+        draw(st.sampled_from([0, 0, 1, 3])),
+    )
+    return replace(case, engines=tuple(engines), transfers=transfers)
+
+
+@st.composite
+def changing_cases(draw: st.DrawFn) -> Case:
+    """Engines die, drain, come up; requests time out; queues are bounded."""
+    case = draw(cases())
+    while len(case.engines) < 2:
+        case = replace(case, engines=case.engines * draw(st.integers(2, 4)))
+    last = max(job.arrival_ns for job in case.jobs) + 3000
+    change = st.tuples(
+        st.integers(0, last),
+        st.integers(0, len(case.engines) - 1),
+        st.sampled_from(["fail", "fail", "drain", "up", "up"]),
+    )
+    autoscaling = st.builds(
+        Autoscaling,
+        st.integers(1, len(case.engines)),
+        st.sampled_from([50, 333]),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.sampled_from([0, 1, 100, 1000]),
+    )
+    rules = FleetRules(
+        tuple(sorted(draw(st.lists(change, max_size=8)), key=lambda planned: planned[0])),
+        draw(st.integers(0, 3)),
+        draw(st.none() | st.sampled_from([1, 200, 1000, 3000])),
+        draw(st.none() | st.none() | st.integers(0, 4)),
+        draw(st.none() | autoscaling),
+    )
+    return replace(case, fleet=rules)
+
+
+ROLES = st.sampled_from(["prefill", "decode"])
+LINK_BYTES_PER_S = st.sampled_from([10**8, 3 * 10**8, 10**9, 10**9, 2 * 10**9 + 1, 10**12])
 
 
 slow_to_draw = hypothesis_settings(
@@ -252,6 +362,80 @@ def test_core_equals_reference(case: Case) -> None:
     if any(row["status"] == 2 for row in expected.requests):
         event("rejected")
     assert_equal(finish(build_core(case)), expected)
+
+
+TIGHT_PREFILL = Settings(
+    max_num_seqs=4,
+    max_num_batched_tokens=4,
+    max_model_len=40,
+    block_size=1,
+    num_gpu_blocks=6,
+    long_prefill_token_threshold=2,
+    scheduler_reserve_full_isl=False,
+    async_scheduling=True,
+    role="prefill",
+    link_bytes_per_s=10**9,
+)
+PROMISED = Case(
+    (
+        (TIGHT_PREFILL, (100, 0, 0, 0)),
+        (replace(TIGHT_PREFILL, role="decode", num_gpu_blocks=30), (100, 0, 0, 0)),
+    ),
+    (Job(0, 5, 3), Job(0, 2, 3)),
+    transfers=Transfers(1),
+)
+"""The second prompt is complete, its step in flight, when the first runs out of blocks (12.3)."""
+
+
+@slow_to_draw
+@example(PROMISED)
+@example(replace(PROMISED, transfers=Transfers(1, layers=2)))
+@given(disaggregated_cases())
+def test_disaggregated_core_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    starts = Counter(
+        row["transfer_end_ns"] for row in expected.requests if row["transfer_end_ns"] >= 0
+    )
+    event(f"transfers: {min(3, sum(starts.values()))}")
+    if any(row["preemptions"] for row in expected.requests):
+        event("preempted")
+    assert_equal(finish(build_core(case)), expected)
+    sliced = finish(build_core(case, record_steps=False), 1)
+    assert rows_of(sliced.request_columns()) == expected.requests
+
+
+PATIENT = Settings(
+    max_num_seqs=4,
+    max_num_batched_tokens=40,
+    max_model_len=40,
+    block_size=2,
+    num_gpu_blocks=20,
+    enable_prefix_caching=True,
+)
+ABORTED = Case(
+    ((PATIENT, (100, 0, 0, 0)),),
+    (Job(0, 6, 20, blocks=(0, 1, 2)), Job(1200, 6, 2, blocks=(0, 1, 2))),
+    fleet=FleetRules(timeout_ns=450),
+)
+"""The first request times out in its fifth step; the second finds what it left (13.5)."""
+
+
+@slow_to_draw
+@example(ABORTED)
+@example(replace(ABORTED, engines=((replace(PATIENT, async_scheduling=True), (100, 0, 0, 0)),)))
+@given(changing_cases())
+def test_changing_core_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    for name, status in (("rejected", 2), ("failed", 3), ("timed out", 4)):
+        if any(row["status"] == status for row in expected.requests):
+            event(name)
+    if any(row["retries"] and row["status"] == 1 for row in expected.requests):
+        event("retried and completed")
+    run = finish(build_core(case))
+    assert_equal(run, expected)
+    assert all(engine.used_blocks == 0 for engine in run.engine_stats())
+    sliced = finish(build_core(case, record_steps=False), 1)
+    assert rows_of(sliced.request_columns()) == expected.requests
 
 
 TWO_BLOCKS = Settings(

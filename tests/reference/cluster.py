@@ -1,4 +1,4 @@
-"""A cluster of engines on one clock: docs/spec.md, sections 1 to 3, 8 and 11."""
+"""A cluster of engines on one clock: docs/spec.md, sections 1 to 3, 8, 11 and 12."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tests.reference.fleet import STATIC, Fleet, FleetRules
+from tests.reference.links import Links
+from tests.reference.routers import ROUND_ROBIN, Incoming, Router, Routing
 from tests.reference.scheduler import Decision, Request, Scheduler, Settings, blocks_for
 
-STEP_ENDS, ANSWERED, SENT, ARRIVES, SCHEDULES = range(5)
-"""Ranks of what happens in one nanosecond (1.3); the clients' side, in the middle, is rank 1."""
+STEP_ENDS, TRANSFERS, PLANNED, STARTED, LOOKS, TIMES_OUT, ANSWERED, SENT, ARRIVES, SCHEDULES = (
+    range(10)
+)
+"""What happens in one nanosecond, in order (1.3, 13.6); rank 4 begins with the clients' side."""
 
 Sums = dict[str, int]
 
@@ -37,9 +42,34 @@ class Engine:
     step_ns: Callable[[Sums], int]
     ends: list[int] = field(default_factory=list)  # of the steps in flight
     last_end: int = 0
-    outstanding: int = 0
-    may_schedule_ns: int = -1  # a step ended or an idle engine saw an arrival in this nanosecond
-    scheduled_ns: int = -1
+    woken_ns: int = -1  # something happened in this nanosecond that it has not scheduled after
+    starts: list[int] = field(default_factory=list)  # of the steps in flight
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """12.6, 12.8 and 12.9."""
+
+    kv_bytes_per_token: int
+    fabric_bytes_per_s: int | None = None
+    latency_ns: int = 0
+    layers: int = 0
+
+
+@dataclass
+class Move:
+    """A request on its way between two engines (12.4 to 12.6)."""
+
+    sender: int
+    receiver: int
+    source: Request
+    target: Request
+    available_ns: int
+    complete_ns: int
+    size: int = 0
+    begins_ns: int = -1
+    flows: bool = False
+    arrives_ns: int = -1
 
 
 @dataclass
@@ -70,10 +100,12 @@ def sums_of(decision: Decision) -> Sums:
 
 
 def rejected(job: Job, settings: Settings) -> bool:
-    """2.3."""
+    """2.3 and 12.2."""
     if job.prompt == 0 or job.output == 0 or job.prompt >= settings.max_model_len:
         return True
     output = min(job.output, settings.max_model_len - job.prompt)
+    if settings.role == "prefill":
+        output = 1
     return blocks_for(job.prompt + output - 1, settings.block_size) > settings.num_gpu_blocks - 1
 
 
@@ -84,25 +116,39 @@ class Cluster:
         self,
         engines: Sequence[tuple[Settings, Callable[[Sums], int]]],
         jobs: Sequence[Job],
-        router: str = "round_robin",
+        routing: Routing = ROUND_ROBIN,
         max_concurrency: int | None = None,
         request_latency_ns: int = 0,
         response_latency_ns: int = 0,
         scheduler: Callable[[Settings], Scheduler] = Scheduler,
+        transfers: Transfers | None = None,
+        fleet: FleetRules | None = None,
     ) -> None:
         self.engines = [Engine(s, scheduler(s), step_ns) for s, step_ns in engines]
         self.jobs = jobs
-        self.router = router
         self.places = len(jobs) if max_concurrency is None else max_concurrency
         self.request_latency = request_latency_ns
         self.response_latency = response_latency_ns
         self.events: list[tuple[int, int, int]] = []
-        self.unanswered = self.routed = 0
+        self.unanswered = 0
+        self.routers = {
+            role: Router(routing, len(self.indices(role)), stream=role == "decode")
+            for role in ("aggregated", "prefill", "decode")
+        }
+        self.transfers = transfers
+        self.links = Links(
+            [engine.settings.link_bytes_per_s for engine in self.engines],
+            transfers.fabric_bytes_per_s if transfers else None,
+        )
+        self.moves: dict[int, Move] = {}
+        self.make_scheduler = scheduler
+        self.fleet = Fleet(fleet or STATIC, self)
+        self.closing: dict[int, int] = {}  # when the windows of idle engines close
         self.order: dict[int, int] = {}  # of sending
         self.unsent = set(range(len(jobs)))
         self.answers: dict[int, int] = {}
         self.run = Run()
-        self.request_of: dict[int, Request] = {}
+        self.requests_of: dict[int, list[Request]] = {}
 
     def at(self, time: int, rank: int, index: int) -> None:
         heapq.heappush(self.events, (time, rank, index))
@@ -110,6 +156,11 @@ class Cluster:
     def simulate(self) -> Run:
         handle = {
             STEP_ENDS: self.step_ends,
+            TRANSFERS: self.transfer,
+            PLANNED: self.fleet.planned,
+            STARTED: self.fleet.started,
+            LOOKS: self.fleet.looks,
+            TIMES_OUT: self.fleet.times_out,
             ANSWERED: self.answered,
             SENT: self.send,
             ARRIVES: self.arrives,
@@ -119,9 +170,15 @@ class Cluster:
             row = {"prompt_tokens": job.prompt, "engine": -1}
             row |= dict.fromkeys(("arrival_ns", "admitted_ns", "first_token_ns", "finished_ns"), -1)
             row |= dict.fromkeys(("output_tokens", "cached_tokens", "preemptions", "status"), 0)
+            if self.fleet.rules is not STATIC:
+                row["retries"] = 0
+            if self.transfers:
+                row |= {"prefill_engine": -1, "transfer_start_ns": -1, "transfer_end_ns": -1}
+                row |= {"transfer_tokens": 0, "second_token_ns": -1}
             self.run.requests.append(row)
             self.run.token_times.append([])
             self.at(job.arrival_ns, SENT, 0)
+        self.fleet.plan()
         now = 0
         while self.events:
             time, rank, index = heapq.heappop(self.events)
@@ -131,10 +188,17 @@ class Cluster:
             handle[rank](now, index)
         assert all(row["status"] for row in self.run.requests), "a request was forgotten"
         assert all(len(e.scheduler.pool.free) == len(e.scheduler.pool.all) for e in self.engines)
-        for number, request in self.request_of.items():
+        assert not self.moves
+        for number, lives in self.requests_of.items():
             row = self.run.requests[number]
-            row["preemptions"], row["cached_tokens"] = request.preemptions, request.cached
-            assert row["output_tokens"] == request.output == len(self.run.token_times[number])
+            row["preemptions"] = sum(request.preemptions for request in lives)
+            row["cached_tokens"] = next((life.cached for life in lives if life.cached >= 0), 0)
+            tokens = self.run.token_times[number]
+            assert row["output_tokens"] == len(tokens)
+            if row["status"] == 1:
+                assert len(tokens) == lives[-1].output
+            else:
+                tokens.clear()
         return self.run
 
     # Clients (section 2)
@@ -146,7 +210,7 @@ class Cluster:
             if since > now or self.unanswered >= self.places:
                 break
             self.run.requests[number]["arrival_ns"] = now
-            self.at(now + self.request_latency, ARRIVES, number)
+            self.at(now + self.request_latency, ARRIVES, len(self.order))
             self.unsent.remove(number)
             self.order[number] = len(self.order)
             self.unanswered += 1
@@ -171,44 +235,162 @@ class Cluster:
 
     # The router (2.3, 2.5)
 
-    def arrives(self, now: int, number: int) -> None:
+    def arrives(self, now: int, place: int) -> None:
+        """1.3: of one nanosecond, in the order in which they were sent."""
+        number = list(self.order)[place]
         job = self.jobs[number]
         if any(rejected(job, engine.settings) for engine in self.engines):
             self.answer(now, number, 2)
             return
-        index = self.route()
-        engine = self.engines[index]
-        engine.outstanding += 1
-        self.run.requests[number]["engine"] = index
-        output = min(job.output, engine.settings.max_model_len - job.prompt)
-        sent = self.order[number]
+        self.fleet.arrived(now, number)
+        self.send_to_engine(now, number, 0)
+
+    def send_to_engine(self, now: int, number: int, known: int) -> None:
+        """Route a request with ``known`` generated tokens."""
+        if not self.fleet.up:
+            self.fleet.hold(now, number)
+            return
+        job = self.jobs[number]
+        index = self.route(now, "prefill" if self.transfers else "aggregated", number)
+        if self.fleet.is_full(index, number):
+            self.routers["aggregated"].answered(self.incoming(number))
+            self.answer(now, number, 2)
+            return
+        settings = [self.engines[index].settings]
+        if self.fleet.rules is not STATIC:  # 13.7
+            settings = [engine.settings for engine in self.engines]
+        output = min(min(job.output, s.max_model_len - job.prompt) for s in settings)
+        hands_over = self.transfers is not None and self.decoded(job) > 1
+        if self.transfers:
+            self.run.requests[number]["prefill_engine"] = index
+            output = 1
+        request = self.request(number, output, now)
+        request.hands_over, request.known = hands_over, known
+        self.enter(now, index, request)
+
+    def request(self, number: int, output: int, now: int) -> Request:
+        job, sent = self.jobs[number], self.order[number]
         request = Request(number, job.prompt, output, job.priority, sent, job.blocks, now)
-        self.request_of[number] = request
+        self.requests_of.setdefault(number, []).append(request)
+        return request
+
+    def enter(self, now: int, index: int, request: Request) -> None:
+        engine = self.engines[index]
+        self.run.requests[request.number]["engine"] = index
         engine.scheduler.add(request)
         if not engine.ends:  # 3.1
             self.wake(now, index)
 
-    def route(self) -> int:
-        if self.router == "round_robin":
-            self.routed += 1
-            return (self.routed - 1) % len(self.engines)
-        return min(range(len(self.engines)), key=lambda i: (self.engines[i].outstanding, i))
+    def indices(self, role: str) -> list[int]:
+        return [i for i, engine in enumerate(self.engines) if engine.settings.role == role]
+
+    def route(self, now: int, role: str, number: int) -> int:
+        """2.8 among the engines of a role (12.1)."""
+        # Engines come and go in clusters of one role only, so places are engines there.
+        up = self.fleet.up if role == "aggregated" else set(range(len(self.engines)))
+        return self.indices(role)[self.routers[role].route(now, self.incoming(number), up)]
+
+    def incoming(self, number: int) -> Incoming:
+        """Only contents that several jobs name can be known (9.1); what follows another is own."""
+        job, shared = self.jobs[number], []
+        for block in job.blocks:
+            if sum(block in other.blocks for other in self.jobs) < 2:
+                break
+            shared.append(block)
+        return Incoming(number, job.prompt + job.output, job.after, tuple(shared))
+
+    # From prefill to decode engines (section 12)
+
+    def decoded(self, job: Job) -> int:
+        """12.2: the effective output in a disaggregated cluster."""
+        settings = [e.settings for e in self.engines if e.settings.role == "decode"]
+        return min(min(job.output, s.max_model_len - job.prompt) for s in settings)
+
+    def hand_over(
+        self, now: int, index: int, source: Request, available: int, complete: int
+    ) -> None:
+        """12.4."""
+        receiver = self.route(now, "decode", source.number)
+        target = self.request(source.number, self.decoded(self.jobs[source.number]), now)
+        target.known, target.cached, target.remote = 1, 0, True
+        self.moves[source.number] = Move(index, receiver, source, target, available, complete)
+        self.enter(now, receiver, target)
+
+    def reserved(self, now: int, request: Request, tokens: int) -> None:
+        """12.5 and 12.6."""
+        assert self.transfers
+        move, row = self.moves[request.number], self.run.requests[request.number]
+        move.size = tokens * self.transfers.kv_bytes_per_token
+        row["transfer_start_ns"] = max(now, move.available_ns)
+        row["transfer_tokens"] = tokens
+        move.begins_ns = row["transfer_start_ns"] + self.transfers.latency_ns
+        self.at(move.begins_ns, TRANSFERS, request.number)
+
+    def transfer(self, now: int, number: int) -> None:
+        """12.6: a transfer begins, has sent its last byte, or has arrived."""
+        move = self.moves.get(number)
+        if move is None:
+            return
+        if move.begins_ns == now:
+            move.begins_ns = -1
+            if move.size:
+                move.flows = True
+                self.links.begin(now, number, move.sender, move.receiver, move.size)
+                self.announce_ends()
+            else:
+                self.last_byte_sent(now + 1, number)
+        elif move.flows and self.links.flows[number].end == now:
+            move.flows = False
+            self.links.finish(now, number)
+            self.announce_ends()
+            self.last_byte_sent(now, number)
+        if move.arrives_ns == now:
+            self.arrived(now, number)
+
+    def announce_ends(self) -> None:
+        for number, flow in self.links.flows.items():
+            assert flow.end is not None
+            self.at(flow.end, TRANSFERS, number)
+
+    def last_byte_sent(self, time: int, number: int) -> None:
+        """12.9: what is computed last is sent last."""
+        assert self.transfers
+        move = self.moves[number]
+        last = 0
+        if self.transfers.layers and move.size:
+            layer = -(-move.size // self.transfers.layers)
+            last = self.links.alone(move.sender, move.receiver, layer)
+        move.arrives_ns = max(time, move.complete_ns + last)
+        self.at(move.arrives_ns, TRANSFERS, number)
+
+    def arrived(self, now: int, number: int) -> None:
+        move = self.moves.pop(number)
+        self.run.requests[number]["transfer_end_ns"] = now
+        self.engines[move.sender].scheduler.sent(move.source)
+        self.engines[move.receiver].scheduler.receive(move.target)
+        for index in (move.sender, move.receiver):
+            if not self.engines[index].ends:
+                self.wake(now, index)
 
     # Engines (section 3)
 
     def wake(self, now: int, index: int) -> None:
-        self.engines[index].may_schedule_ns = now
+        self.engines[index].woken_ns = now
         self.at(now, SCHEDULES, index)
 
     def schedules(self, now: int, index: int) -> None:
         engine = self.engines[index]
-        late_window = bool(engine.ends) and engine.may_schedule_ns != now
-        if late_window or engine.scheduled_ns == now:
+        window_closes = self.closing.get(index) == now and not engine.ends
+        if engine.woken_ns != now and not window_closes:
             return
-        engine.scheduled_ns = now
+        engine.woken_ns = -1
+        self.closing.pop(index, None)
         depth = 2 if engine.settings.async_scheduling else 1
+        handing: list[tuple[Request, int, int]] = []
+        reserved: list[tuple[Request, int]] = []
         while len(engine.ends) < depth:
             decision = engine.scheduler.schedule(now)
+            reserved += decision.reserved
             if not decision.rows:
                 engine.scheduler.withdraw()
                 if decision.preempted and not engine.ends:
@@ -216,13 +398,29 @@ class Cluster:
                     continue
                 break
             for request in decision.admitted:
-                self.run.requests[request.number]["admitted_ns"] = now
+                row = self.run.requests[request.number]
+                row["admitted_ns"] = now if row["admitted_ns"] < 0 else row["admitted_ns"]
             self.start_step(now, index, decision)
+            handing += [
+                (request, engine.starts[-1], engine.ends[-1])
+                for (request, _, _), sampled in zip(decision.rows, decision.samples, strict=True)
+                if sampled and request.hands_over
+            ]
+        if self.transfers and self.transfers.layers:
+            for request, start, end in handing:
+                available = start + (end - start) // self.transfers.layers
+                self.hand_over(now, index, request, available, end)
+        for request, tokens in reserved:
+            self.reserved(now, request, tokens)
         scheduler = engine.scheduler
         if not engine.ends and scheduler.waiting and scheduler.quota <= 0:
+            if engine.settings.batching_strategy == "continuous":
+                assert scheduler.sending or scheduler.receiving, "requests are forgotten"
+                return
             assert engine.settings.batching_strategy == "windowed", "requests are forgotten"
-            assert scheduler.window_closes_ns() > now
-            self.at(scheduler.window_closes_ns(), SCHEDULES, index)
+            self.closing[index] = scheduler.window_closes_ns()
+            assert self.closing[index] > now
+            self.at(self.closing[index], SCHEDULES, index)
 
     def start_step(self, now: int, index: int, decision: Decision) -> None:
         """3.3 and 3.4."""
@@ -231,6 +429,7 @@ class Cluster:
         start = max(now + engine.settings.step_overhead_ns, engine.last_end)
         end = start + max(1, engine.step_ns(sums))
         engine.ends.append(end)
+        engine.starts.append(start)
         engine.last_end = end
         self.at(end, STEP_ENDS, index)
         self.run.steps.append(
@@ -249,7 +448,11 @@ class Cluster:
     def step_ends(self, now: int, index: int) -> None:
         """3.2."""
         engine = self.engines[index]
-        assert engine.ends.pop(0) == now
+        if not engine.ends or engine.ends[0] != now:
+            assert self.fleet.rules.planned, "only the steps of dead engines never end"
+            return
+        engine.ends.pop(0)
+        engine.starts.pop(0)
         tokens, finished = engine.scheduler.update()
         for request in tokens:
             row, seen = self.run.requests[request.number], now + self.response_latency
@@ -257,7 +460,12 @@ class Cluster:
             row["output_tokens"] += 1
             if row["output_tokens"] == 1:
                 row["first_token_ns"] = seen
+            elif row["output_tokens"] == 2 and self.transfers:
+                row["second_token_ns"] = seen
         for request in finished:
-            engine.outstanding -= 1
-            self.answer(now, request.number, 1)
+            self.routers[engine.settings.role].answered(self.incoming(request.number))
+            if not request.hands_over:
+                self.answer(now, request.number, 1)
+            elif self.transfers and not self.transfers.layers:
+                self.hand_over(now, index, request, now, now)
         self.wake(now, index)

@@ -31,6 +31,8 @@ class Settings:
     step_overhead_ns: int = 0
     batching_strategy: str = "continuous"
     batch_window_ns: int = 0
+    role: str = "aggregated"
+    link_bytes_per_s: int = 0
 
 
 @dataclass(eq=False)
@@ -50,6 +52,9 @@ class Request:
     held: list[int] = field(default_factory=list)
     preemptions: int = 0
     cached: int = -1  # tokens found when it was first scheduled
+    remote: bool = False  # its KV is in a prefill engine (12.4)
+    hands_over: bool = False
+    gone: bool = False  # given up (13.5)
 
     @property
     def num_tokens(self) -> int:
@@ -71,6 +76,7 @@ class Decision:
     waiting: int
     running: int
     admitted: list[Request]  # scheduled for the first time in their lives
+    reserved: list[tuple[Request, int]]  # with the tokens to be sent (12.5)
 
 
 def blocks_for(tokens: int, block_size: int) -> int:
@@ -87,6 +93,9 @@ class Scheduler:
         self.pool = self.pool_class(settings.num_gpu_blocks, caching=settings.enable_prefix_caching)
         self.running: list[Request] = []
         self.waiting: list[Request] = []
+        self.receiving: list[Request] = []  # 12.5
+        self.received: list[Request] = []  # 12.7
+        self.sending: list[Request] = []  # 12.3
         self.in_flight: deque[Decision] = deque()
         self.quota = 0
 
@@ -102,6 +111,7 @@ class Scheduler:
         self.rows: list[tuple[Request, int]] = []
         self.preempted: list[Request] = []
         self.admitted: list[Request] = []
+        self.reserved: list[tuple[Request, int]] = []
         self.running_pass()
         if not self.preempted:  # 5.1
             self.waiting_pass()
@@ -111,8 +121,16 @@ class Scheduler:
             request.computed += n  # 5.5
             samples.append(request.computed == request.num_tokens)  # 6.1
             request.flying += samples[-1]
-        free, waiting, running = len(self.pool.free), len(self.waiting), len(self.running)
-        decision = Decision(rows, samples, self.preempted, free, waiting, running, self.admitted)
+        decision = Decision(
+            rows,
+            samples,
+            self.preempted,
+            len(self.pool.free),
+            self.waiting_count(),
+            len(self.running),
+            self.admitted,
+            self.reserved,
+        )
         self.check(decision)
         self.in_flight.append(decision)
         return decision
@@ -126,6 +144,8 @@ class Scheduler:
         decision = self.in_flight.popleft()
         tokens, finished = [], []
         for (request, _, _), sampled in zip(decision.rows, decision.samples, strict=True):
+            if request.gone:
+                continue
             if sampled:
                 request.flying -= 1
                 request.known += 1
@@ -137,11 +157,15 @@ class Scheduler:
                 finished.append(request)
         return tokens, finished
 
+    def waiting_count(self) -> int:
+        """12.10."""
+        return len(self.waiting) + len(self.receiving) + len(self.received)
+
     # Section 4: the running pass
 
     def token_cap(self) -> int:
         """4.2: the most that one request gets in this step."""
-        settings, requests = self.settings, len(self.running) + len(self.waiting)
+        settings, requests = self.settings, len(self.running) + self.waiting_count()
         threshold = settings.long_prefill_token_threshold
         if threshold == 0 or requests <= 1:
             return settings.max_num_batched_tokens
@@ -178,8 +202,12 @@ class Scheduler:
     def pick_victim(self) -> Request:
         """4.4."""
         if self.settings.scheduling_policy == "priority":
-            return max(self.running, key=lambda request: (request.priority, request.arrival))
-        return self.running[-1]
+            return max(self.candidates(), key=lambda request: (request.priority, request.arrival))
+        return self.candidates()[-1]
+
+    def candidates(self) -> list[Request]:
+        """12.3: blocks that are about to be sent are not taken away."""
+        return [r for r in self.running if not (r.hands_over and r.known + r.flying == r.output)]
 
     def preempt(self, victim: Request) -> None:
         """4.4 and 4.5: its tokens of this pass go back to the budget."""
@@ -218,12 +246,21 @@ class Scheduler:
         while (
             self.budget > 0
             and len(self.running) < self.settings.max_num_seqs
-            and place < len(self.waiting)
+            and place < len(self.waiting) + len(self.received)
             and (self.settings.batching_strategy == "continuous" or self.quota > 0)
         ):
+            if self.received:  # 12.7
+                self.running.append(self.received.pop(0))
+                self.hand_out(self.running[-1], 1, [])
+                continue
             request = self.waiting[place]
             if request.flying:  # 5.6
                 place += 1
+                continue
+            if request.remote:
+                if not self.reserve(request):
+                    return
+                del self.waiting[place]
                 continue
             hits = self.look_up(request)
             cached = len(hits) * self.settings.block_size
@@ -256,9 +293,55 @@ class Scheduler:
             return request.num_tokens
         return first_chunk_end
 
+    # Section 13: requests that end early
+
+    def abort(self, request: Request) -> None:
+        """13.5."""
+        queue = self.running if request in self.running else self.waiting
+        queue.remove(request)
+        self.pool.give_back(request.held)
+        request.held, request.gone = [], True
+
+    # Section 12: from prefill to decode engines
+
+    def reserve(self, request: Request) -> bool:
+        """12.5."""
+        hits = self.look_up(request)
+        idle_hits = sum(self.pool.holders[block] == 0 for block in hits)
+        new = self.blocks_required(request.num_tokens) - len(hits)
+        watermark = self.settings.watermark_blocks if self.running else 0
+        if new + idle_hits > len(self.pool.free) - watermark:
+            return False
+        self.pool.hold_found(hits)
+        request.held = [*hits, *self.pool.take_new(new)]
+        request.computed = request.num_tokens - 1
+        request.remote = False
+        self.receiving.append(request)
+        tokens = request.computed - len(hits) * self.settings.block_size
+        self.reserved.append((request, tokens))
+        return True
+
+    def receive(self, request: Request) -> None:
+        """12.6, 12.7."""
+        self.receiving.remove(request)
+        self.register(request, request.computed)
+        self.received.append(request)
+        if self.settings.scheduling_policy == "priority":
+            self.received.sort(key=lambda r: (r.priority, r.arrival, r.number))
+
+    def sent(self, request: Request) -> None:
+        """12.6: the prefill engine gives the blocks back."""
+        self.sending.remove(request)
+        self.pool.give_back(request.held)
+        request.held = []
+
     # Section 6: output
 
     def leave(self, request: Request) -> None:
+        if request.hands_over:  # 12.3
+            self.running.remove(request)
+            self.sending.append(request)
+            return
         if request in self.waiting:  # 5.6: preempted while its last token was on its way
             self.waiting.remove(request)
         else:
@@ -322,6 +405,7 @@ class Scheduler:
         assert all(n > 0 for _, _, n in decision.rows)
         assert len({id(row[0]) for row in decision.rows}) == len(decision.rows)
         assert all(request.computed == 0 and not request.held for request in self.waiting)
-        for request in self.running:
+        for request in (*self.running, *self.sending):
             assert len(request.held) == blocks_for(request.computed, settings.block_size)
-        self.pool.check([request.held for request in self.running])
+        elsewhere = (*self.sending, *self.receiving, *self.received)
+        self.pool.check([request.held for request in (*self.running, *elsewhere)])

@@ -38,7 +38,6 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["unknown flag '--max-num-sequences'", "--max-num-seqs"],
             id="flag",
         ),
-        pytest.param([*BASE, "--disaggregated"], ["unknown flag '--disaggregated'"], id="later"),
         pytest.param(["sweep"], ["unknown command 'sweep'"], id="command"),
         pytest.param([*BASE, "--router", "round-robin"], ["--router=", "round_robin"], id="router"),
         pytest.param([*BASE, "--dtype", "bf16"], ["--dtype='bf16'", "bfloat16"], id="dtype"),

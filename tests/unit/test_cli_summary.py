@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llm_inference_simulator.cli.summary import print_summary
 from llm_inference_simulator.results import SimulationResult
-from tests.fabricate import columns, result
+from tests.fabricate import columns, engine, result
 
 MS = 1_000_000
 
@@ -30,11 +30,10 @@ def outcome(**given: object) -> SimulationResult:
         output_tokens=[5, 1, 3],
     )
     options: dict[str, object] = {
-        "config": {
-            "cluster": {"tensor_parallel_size": 4, "data_parallel_size": 2},
-            "measurement": {"goodput": {"ttft": 50.0}},
-        },
-        "setup": {"xpu_name": "h100-sxm", "warnings": ("[red]look[/red] " + "here " * 30,)},
+        "config": {"measurement": {"goodput": {"ttft": 50.0}}},
+        "setup": {"warnings": ("[red]look[/red] " + "here " * 30,)},
+        "pool": {"xpu_name": "h100-sxm", "tensor_parallel_size": 4},
+        "engines": [engine(), engine()],
     }
     return result(requests, **(options | given))  # type: ignore[arg-type]
 
@@ -74,4 +73,5 @@ def test_undefined_values_are_dashes() -> None:
 
 
 def test_one_engine_on_one_accelerator_is_said_shortly() -> None:
-    assert shown(outcome(config={})).startswith("llama-7b on 1 x h100-sxm\n")
+    alone = outcome(pool={"xpu_name": "h100-sxm"}, engines=[engine()])
+    assert shown(alone).startswith("llama-7b on 1 x h100-sxm\n")

@@ -16,6 +16,7 @@ from llm_inference_simulator.energy import (
     TIER_ORDER,
     AcceleratorEconomics,
     HourlyPrice,
+    PoolUse,
     economics_of,
     energy_and_cost,
     resolve_price,
@@ -44,7 +45,7 @@ def test_energy_and_cost_by_hand() -> None:
         config={"cluster": {"tensor_parallel_size": 2, "data_parallel_size": 2}},
         # 4 s busy: 1 s worth of operations, 2 s worth of bytes, so half utilised by memory.
         engines=[engine(busy_ns=4 * S, operations=1e12, bytes=2e9), engine(busy_ns=0)],
-        setup={**PEAKS, "economics": KNOWN},
+        pool={**PEAKS, "economics": KNOWN, "tensor_parallel_size": 2},
     ).summary()
     # First engine 6 s at 100 W and 4 s at 300 W, second 10 s at 100 W, two accelerators each.
     assert outcome["energy_joules"] == pytest.approx(2 * (600 + 1200) + 2 * 1000)
@@ -75,13 +76,10 @@ def test_energy_lies_between_idle_and_thermal_design_power(
 
     def joules(totals: list[Any]) -> float:
         found = energy_and_cost(
-            accelerator,
-            totals,
-            xpus_per_engine=per_engine,
+            [PoolUse(accelerator=accelerator, engines=totals, xpus_per_engine=per_engine, **PEAKS)],
             span_s=100.0,
             input_tokens=1,
             output_tokens=1,
-            **PEAKS,
         )["energy_joules"]
         assert isinstance(found, float)
         return found
@@ -118,13 +116,17 @@ def test_what_is_unknown_is_null_with_one_note(
     lacking: dict[str, Any], peaks: dict[str, Any], engines: list[Any], reason: str
 ) -> None:
     found = energy_and_cost(
-        dataclasses.replace(KNOWN, **lacking),
-        engines,
-        xpus_per_engine=1,
+        [
+            PoolUse(
+                accelerator=dataclasses.replace(KNOWN, **lacking),
+                engines=engines,
+                xpus_per_engine=1,
+                **peaks,
+            )
+        ],
         span_s=10.0,
         input_tokens=10,
         output_tokens=10,
-        **peaks,
     )
     (note,) = found["energy_and_cost"]["notes"]
     assert reason in note
@@ -138,7 +140,7 @@ def test_what_is_unknown_is_null_with_one_note(
 
 def test_a_run_without_answers_has_no_price_per_token() -> None:
     nothing = columns(arrival_ns=[0], finished_ns=[S], status=[REJECTED], output_tokens=[0])
-    summary = result(nothing, setup={**PEAKS, "economics": KNOWN}).summary()
+    summary = result(nothing, pool={**PEAKS, "economics": KNOWN}).summary()
     assert summary["cost_usd"] == pytest.approx(0.001)
     assert summary["per_million_output_tokens_usd"] is None
 

@@ -73,7 +73,7 @@ def test_utilisation_is_a_share_of_engines_and_of_known_peaks() -> None:
     outcome = result(
         requests(),
         engines=[engine(busy_ns=120 * MS, operations=6e9, bytes=0.0), engine(busy_ns=60 * MS)],
-        setup={"peak_flops": 1e12, "peak_bandwidth": None},
+        pool={"peak_flops": 1e12, "peak_bandwidth": None},
     )
     utilisation = outcome.summary()["utilisation"]
     assert utilisation["span_s"] == 0.24

@@ -48,12 +48,13 @@ class Switch:
     name: str
     text: str
     negatable: bool = False
+    section: str | None = None
 
     def add_to(self, group: argparse._ArgumentGroup, section: str) -> None:
         """Add the switch; one that is not given leaves no trace."""
         group.add_argument(
             self.name,
-            dest=_place(section, _field_of(self.name)),
+            dest=_place(section if self.section is None else self.section, _field_of(self.name)),
             action=argparse.BooleanOptionalAction if self.negatable else "store_true",
             help=self.text,
             default=argparse.SUPPRESS,

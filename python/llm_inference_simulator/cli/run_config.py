@@ -12,6 +12,8 @@ from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import read_mapping
 
+ROLES = ("prefill", "decode")
+"""Pools of --disaggregated, in the order of their engines."""
 GOODPUT_METRICS = ("ttft", "tpot", "e2el")
 
 
@@ -24,7 +26,9 @@ def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
     data: dict[str, Any] = {}
     if config_file is not None:
         data = read_mapping(Path(config_file), "--config")
-    missing = [name for name in ("model", "xpu") if name not in data and name not in flags]
+    flags = _pools_from_flags(flags, data)
+    needed = ("model",) if _pools_name_xpus(data) else ("model", "xpu")
+    missing = [name for name in needed if name not in data and name not in flags]
     if missing:
         raise ConfigError(
             f"{' and '.join(f'--{name}' for name in missing)} missing: name a model and an "
@@ -44,6 +48,45 @@ def put_flags(data: dict[str, Any], flags: Mapping[str, Any]) -> None:
         section, _, field = place.rpartition(".")
         if section != "command":
             _put(data, section, field, _plain(place, value))
+
+
+def _pools_from_flags(flags: Mapping[str, Any], data: dict[str, Any]) -> Mapping[str, Any]:
+    """Turn --disaggregated and what describes its engines into pools of the configuration."""
+    spellings = flags.get(SPELLINGS, {})
+    given = [place for place in flags if place.partition(".")[0] in ROLES]
+    if not flags.get("command.disaggregated"):
+        if given:
+            raise ConfigError(
+                f"{spellings.get(given[0], given[0])} describes engines of a disaggregated "
+                "cluster: give --disaggregated too"
+            )
+        return flags
+    for field in ("n_nodes", "n_xpus_per_node", "tensor_parallel_size", "data_parallel_size"):
+        flag = spellings.get(f"cluster.{field}")
+        if flag:
+            raise ConfigError(
+                f"{flag} describes engines of one kind: with --disaggregated give --prefill-tp, "
+                "--prefill-n-xpus, --decode-tp and --decode-n-xpus"
+            )
+    if isinstance(data.get("cluster"), Mapping) and data["cluster"].get("pools"):
+        raise ConfigError(
+            f"--disaggregated describes two pools, but {flags['command.config_file']} has "
+            "cluster.pools: set roles there, or leave one out"
+        )
+    pools: list[dict[str, Any]] = [{"name": role, "role": role} for role in ROLES]
+    for place in given:
+        role, _, field = place.partition(".")
+        pools[ROLES.index(role)][field] = flags[place]
+    _put(data, "cluster", "pools", pools)
+    return {place: value for place, value in flags.items() if place not in given}
+
+
+def _pools_name_xpus(data: Mapping[str, Any]) -> bool:
+    cluster = data.get("cluster")
+    pools = cluster.get("pools") if isinstance(cluster, Mapping) else None
+    if not isinstance(pools, list) or not pools:
+        return False
+    return all(isinstance(pool, Mapping) and "xpu" in pool for pool in pools)
 
 
 def _put(data: dict[str, Any], section: str, field: str, value: Any) -> None:
@@ -89,6 +132,12 @@ def parse_goodput(pairs: Sequence[str]) -> dict[str, float]:
 def name_flags(message: str, flags: Mapping[str, Any], config_file: str | None) -> str:
     """Word a validator's message in the flags that were given, for it speaks of fields."""
     message = message.removeprefix(": ")
+    if flags.get("command.disaggregated"):
+        for index, role in enumerate(ROLES):
+            own = f"cluster.pools.{index}: "
+            if message.startswith(own):
+                message = message.removeprefix(own).replace("n_xpus", f"--{role}-n-xpus")
+                message = message.replace("tensor_parallel_size", f"--{role}-tp")
     for place, flag in flags.get(SPELLINGS, {}).items():
         # An objective of --goodput and a number of --metric-percentiles have places inside.
         field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.\d+)*(?:\.(\w+))?=")

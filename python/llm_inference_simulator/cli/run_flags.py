@@ -74,7 +74,25 @@ WHAT_RUNS = Group(
             "N",
             "engines (default: as many as the accelerators allow)",
         ),
-        Flag("--router", str, "POLICY", "round_robin or least_outstanding (default: round_robin)"),
+        Flag(
+            "--router",
+            str,
+            "POLICY",
+            "round_robin, random, least_outstanding, least_outstanding_tokens, power_of_two, "
+            "session_affinity or prefix_aware (default: round_robin)",
+        ),
+        Flag(
+            "--router-view-delay-ms",
+            real,
+            "MS",
+            "prefix_aware: how late the router learns what an engine got (default: 0)",
+        ),
+        Flag(
+            "--router-imbalance",
+            whole_number,
+            "N",
+            "prefix_aware: requests above the idlest engine's that rule one out (default: 32)",
+        ),
         Flag(
             "--dtype",
             str,
@@ -95,6 +113,72 @@ WHAT_RUNS = Group(
             "TYPE",
             "auto, bfloat16, float16 or fp8 (default: auto)",
             section="engine",
+        ),
+    ),
+)
+
+_DISAGGREGATION = Group(
+    "disaggregated serving (more pools: cluster.pools of --config)",
+    "transfer",
+    (
+        Switch("--disaggregated", "prefill and decode on engines of their own", section="command"),
+        *(
+            flag
+            for role in ("prefill", "decode")
+            for flag in (
+                Flag(
+                    f"--{role}-xpu",
+                    str,
+                    "NAME",
+                    f"accelerator of {role} engines (default: --xpu)",
+                    field="xpu",
+                    section=role,
+                ),
+                Flag(
+                    f"--{role}-n-xpus",
+                    whole_number,
+                    "N",
+                    f"their number (default: --{role}-tp, one engine)",
+                    field="n_xpus",
+                    section=role,
+                ),
+                Flag(
+                    f"--{role}-tp",
+                    whole_number,
+                    "N",
+                    "accelerators per engine (default: 1)",
+                    field="tensor_parallel_size",
+                    section=role,
+                ),
+            )
+        ),
+        Flag(
+            "--transfer-bandwidth",
+            real,
+            "GB_PER_S",
+            "of each engine's link for keys and values (default: none, it must be given)",
+            field="bandwidth_gb_s",
+        ),
+        Flag(
+            "--transfer-latency",
+            real,
+            "MS",
+            "from the reservation of blocks until bytes flow (default: 0)",
+            field="latency_ms",
+        ),
+        Flag(
+            "--transfer-fabric-bandwidth",
+            real,
+            "GB_PER_S",
+            "of all transfers together (default: no limit)",
+            field="fabric_bandwidth_gb_s",
+        ),
+        Flag(
+            "--transfer-mode",
+            str,
+            "NAME",
+            "after_prefill, or layerwise: during a prompt's last step (default: after_prefill)",
+            field="mode",
         ),
     ),
 )
@@ -206,6 +290,32 @@ ENGINE = Group(
             real,
             "MS",
             "windowed batching: longest wait for a full batch (default: 100)",
+        ),
+    ),
+)
+
+_FLEET = Group(
+    "failures and admission (engines that die, drain and scale: fleet of --config)",
+    "fleet",
+    (
+        Flag(
+            "--max-queue",
+            whole_number,
+            "N",
+            "waiting requests of an engine at which it rejects new ones (default: no limit)",
+        ),
+        Flag(
+            "--request-timeout",
+            real,
+            "S",
+            "seconds after which an unanswered request is given up (default: never)",
+            field="request_timeout_s",
+        ),
+        Flag(
+            "--max-retries",
+            whole_number,
+            "N",
+            "times that a request lost with its engine is sent again (default: 0)",
         ),
     ),
 )
@@ -484,7 +594,9 @@ _GENERAL = Group(
 
 GROUPS = (
     WHAT_RUNS,
+    _DISAGGREGATION,
     ENGINE,
+    _FLEET,
     FRONT_END,
     PERFORMANCE,
     _LOAD,

@@ -13,7 +13,7 @@ from rich.text import Text
 from llm_inference_simulator.metrics import LATENCY_METRICS, percentile_name
 
 if TYPE_CHECKING:
-    from llm_inference_simulator.results import SimulationResult
+    from llm_inference_simulator.results import PoolSetup, SimulationResult
 
 LABEL_WIDTH = 13
 INDENT = 2
@@ -46,7 +46,10 @@ def _print_all(console: Console, result: SimulationResult, summary: Mapping[str,
     title = f"{result.setup.model_name} on {_accelerators(result)}"
     console.print(Text(title, style="bold"))
     _print_rows(console, "What ran", _what_ran(result, summary))
-    _print_rows(console, "Capacity of an engine", _capacity(result))
+    for pool in result.setup.pools:
+        several = len(result.setup.pools) > 1
+        of = f"an engine of {pool.name}" if several else "an engine"
+        _print_rows(console, f"Capacity of {of}", _capacity(pool))
     _print_rows(console, "Throughput", _throughput(summary))
     _print_heading(console, "Latency (ms)")
     percentiles = result.config.measurement.metric_percentiles
@@ -61,19 +64,25 @@ def _print_all(console: Console, result: SimulationResult, summary: Mapping[str,
 
 
 def _accelerators(result: SimulationResult) -> str:
-    cluster, xpu = result.config.cluster, result.setup.xpu_name
-    engines, size = cluster.n_engines, cluster.tensor_parallel_size
-    if engines * size == 1:
-        return f"1 x {xpu}"
-    engine = "engine" if engines == 1 else "engines"
-    return f"{engines} {engine} x TP {size} = {engines * size} x {xpu}"
+    pools = result.setup.pools
+    if len(pools) == 1:
+        return _pool_size(pools[0])
+    return ", ".join(f"{pool.name}: {_pool_size(pool)}" for pool in pools)
+
+
+def _pool_size(pool: PoolSetup) -> str:
+    if pool.n_xpus == 1:
+        return f"1 x {pool.xpu_name}"
+    engine = "engine" if pool.n_engines == 1 else "engines"
+    layout = f"{pool.n_engines} {engine} x TP {pool.tensor_parallel_size}"
+    return f"{layout} = {pool.n_xpus} x {pool.xpu_name}"
 
 
 def _what_ran(result: SimulationResult, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     setup, measurement = result.setup, summary["measurement"]
     rows = [
         ("model", f"{_parameters(setup.parameter_count)} parameters"),
-        ("performance", f"{setup.performance_model}: {setup.performance_description}"),
+        *_performance(setup.pools),
         ("load", setup.workload_description),
         ("requests", _request_counts(summary)),
     ]
@@ -82,6 +91,15 @@ def _what_ran(result: SimulationResult, summary: Mapping[str, Any]) -> list[tupl
         window += f", the last {measurement['drain_s']:,.3f} s without new arrivals"
     rows.append(("measured", window))
     return rows
+
+
+def _performance(pools: Sequence[PoolSetup]) -> list[tuple[str, str]]:
+    described = {
+        pool.name: f"{pool.performance_model}: {pool.performance_description}" for pool in pools
+    }
+    if len(set(described.values())) == 1:
+        return [("performance", described[pools[0].name])]
+    return [("performance", f"{name}: {text}") for name, text in described.items()]
 
 
 def _request_counts(summary: Mapping[str, Any]) -> str:
@@ -94,13 +112,17 @@ def _request_counts(summary: Mapping[str, Any]) -> str:
         if count:
             parts.append(f"{count:,} {word}")
     text = ", ".join(parts)
+    failures = summary.get("failures", {})
+    listed = [f"{count:,} {name.replace('_', ' ')}" for name, count in failures.items() if count]
+    if listed:
+        text += f" ({', '.join(listed)})"
     if measurement["excluded_warm_up"]:
         text += f"; {measurement['excluded_warm_up']:,} of the warm-up not counted"
     return text
 
 
-def _capacity(result: SimulationResult) -> list[tuple[str, str]]:
-    capacity = result.setup.capacity
+def _capacity(pool: PoolSetup) -> list[tuple[str, str]]:
+    capacity = pool.capacity
     return [
         (
             "KV cache",
@@ -139,17 +161,33 @@ def _latency_table(summary: Mapping[str, Any], percentiles: Sequence[float]) -> 
     for metric in LATENCY_METRICS:
         values = [summary[f"{name}_{metric}_ms"] for name in ("mean", *names)]
         table.add_row(_LATENCY_NAMES[metric], *(_milliseconds(value) for value in values))
+    transfer = summary.get("kv_transfer", {})
+    for metric, text in _TRANSFER_NAMES.items() if transfer else ():
+        values = [transfer[f"{name}_{metric}_ms"] for name in ("mean", *names)]
+        table.add_row(text, *(_milliseconds(value) for value in values))
     return table
+
+
+_TRANSFER_NAMES = {
+    "transfer": "KV transfer",
+    "second_token": "gap to the second token",
+}
 
 
 def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     utilisation, engines = summary["utilisation"], summary["engines"]
     rows = [("engines", f"busy {_percent(utilisation['engine_busy_share'])} of the time")]
+    if len(summary["pools"]) > 1:
+        shares = (f"{pool['name']} {_percent(pool['busy_share'])}" for pool in summary["pools"])
+        rows = [("engines", f"busy {', '.join(shares)} of the time")]
     if utilisation["mfu"] is not None:
         rows.append(("compute", f"{_percent(utilisation['mfu'])} of peak operations (MFU)"))
     if utilisation["memory_bandwidth_utilisation"] is not None:
         share = _percent(utilisation["memory_bandwidth_utilisation"])
         rows.append(("memory", f"{share} of peak bandwidth"))
+    if "kv_transfer" in summary:
+        transfer = summary["kv_transfer"]
+        rows.append(("KV transfers", f"{transfer['transfers']:,}, {_gib(transfer['bytes'])}"))
     steps = sum(engine["steps"] for engine in engines)
     preemptions = sum(engine["preemptions"] for engine in engines)
     rows.append(("steps", f"{steps:,}, {preemptions:,} preemptions"))
@@ -171,7 +209,8 @@ def _energy_and_cost(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             text += f", {summary['joules_per_output_token']:.3g} J per output token"
         rows.append(("energy", text))
     if summary["cost_usd"] is not None:
-        rows.append(("price", _price(details)))
+        if details["price_per_hour_usd"] is not None:
+            rows.append(("price", _price(details)))
         text = f"{summary['cost_usd']:,.4g} USD"
         for kind in ("output", "input"):
             price = summary[f"per_million_{kind}_tokens_usd"]

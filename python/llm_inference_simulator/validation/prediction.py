@@ -77,8 +77,8 @@ def simulate_run(
         ),
         requests=len(arrival),
         completed=int(completed.sum()),
-        performance_model=result.setup.performance_model,
-        performance_description=result.setup.performance_description,
+        performance_model=result.setup.pools[0].performance_model,
+        performance_description=result.setup.pools[0].performance_description,
         warnings=result.warnings,
     )
 

@@ -96,6 +96,11 @@ impl KvCache {
         self.blank + self.cached
     }
 
+    /// Blocks in use.
+    pub(crate) const fn used(&self) -> u32 {
+        self.usable - self.free()
+    }
+
     /// Most blocks that were ever in use.
     pub(crate) const fn peak_used(&self) -> u32 {
         self.usable - self.low_water

@@ -442,7 +442,7 @@ impl PyCostModel {
 pub(crate) struct Raised(Arc<Mutex<Option<PyErr>>>);
 
 impl Raised {
-    fn put(&self, error: PyErr) {
+    pub(crate) fn put(&self, error: PyErr) {
         if let Ok(mut raised) = self.0.lock() {
             *raised = Some(error);
         }

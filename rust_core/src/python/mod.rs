@@ -2,7 +2,9 @@
 
 mod cost;
 mod errors;
+mod fleet;
 mod replay;
+mod router;
 mod settings;
 mod simulation;
 
@@ -17,6 +19,8 @@ mod _core {
     use super::cost::{PyCostModel, PyOperationCost, PyStepShape};
     #[pymodule_export]
     use super::replay::PySchedulerReplay;
+    #[pymodule_export]
+    use super::router::{PyRouterEngines, PyRouterRequest};
     #[pymodule_export]
     use super::simulation::{PyEngineStats, PyProgress, PySimulation, PyTokenGaps};
 

@@ -4,8 +4,29 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::errors::to_python;
-use crate::config::{Batching, EngineSettings, SchedulingPolicy, Window};
+use crate::config::{Batching, EngineSettings, Role, SchedulingPolicy, Window};
+use crate::simulation::TransferSettings;
 use crate::time::SimDuration;
+
+/// `cluster.TransferSettings`, by its attributes.
+#[derive(FromPyObject)]
+pub(crate) struct TransferArgument {
+    kv_bytes_per_token: u64,
+    fabric_bytes_per_s: Option<u64>,
+    latency_ns: u64,
+    layers: u32,
+}
+
+impl TransferArgument {
+    pub(crate) fn settings(&self) -> TransferSettings {
+        TransferSettings {
+            kv_bytes_per_token: self.kv_bytes_per_token,
+            fabric_bytes_per_s: self.fabric_bytes_per_s,
+            latency: SimDuration::from_nanos(self.latency_ns),
+            layers: self.layers,
+        }
+    }
+}
 
 /// `cluster.EngineSettings`, by its attributes.
 #[derive(FromPyObject)]
@@ -28,6 +49,8 @@ pub(crate) struct EngineSettingsArgument {
     batching_strategy: String,
     batch_window_ns: u64,
     attention_window: Option<(String, u32)>,
+    role: String,
+    link_bytes_per_s: u64,
 }
 
 impl EngineSettingsArgument {
@@ -53,6 +76,16 @@ impl EngineSettingsArgument {
                 return Err(PyValueError::new_err(message));
             }
         };
+        let role = match self.role.as_str() {
+            "aggregated" => Role::Aggregated,
+            "prefill" => Role::Prefill,
+            "decode" => Role::Decode,
+            other => {
+                let message =
+                    format!("role={other:?}: must be 'aggregated', 'prefill' or 'decode'");
+                return Err(PyValueError::new_err(message));
+            }
+        };
         Ok(EngineSettings {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
@@ -70,6 +103,8 @@ impl EngineSettingsArgument {
             step_overhead: SimDuration::from_nanos(self.step_overhead_ns),
             batching,
             window,
+            role,
+            link_bytes_per_s: self.link_bytes_per_s,
         })
     }
 }

@@ -9,12 +9,13 @@ use pyo3::types::PyDict;
 
 use super::cost::{PyCostModel, PyStepShape, Raised};
 use super::errors::to_python;
-use super::settings::EngineSettingsArgument;
+use super::fleet::FleetArgument;
+use super::router::policy;
+use super::settings::{EngineSettingsArgument, TransferArgument};
 use crate::cost::StepShape;
 use crate::engine::EngineStats;
 use crate::error::SimError;
 use crate::recorder::{Call, Decision};
-use crate::router::RoutingPolicy;
 use crate::scheduler::Row;
 use crate::simulation::{Options, Pool, Progress, Simulation};
 use crate::time::SimDuration;
@@ -90,6 +91,11 @@ impl PyEngineStats {
     }
 
     #[getter]
+    fn used_blocks(&self) -> u32 {
+        self.0.used_blocks
+    }
+
+    #[getter]
     fn peak_blocks(&self) -> u32 {
         self.0.peak_blocks
     }
@@ -114,7 +120,7 @@ impl PyEngineStats {
 #[pyclass(name = "Simulation", module = "llm_inference_simulator._core", frozen)]
 pub(crate) struct PySimulation {
     simulation: Mutex<Simulation>,
-    /// Exceptions of Python cost models, by pool.
+    /// Exceptions of the router and of the cost models, where these are Python's.
     raised: Vec<Raised>,
 }
 
@@ -171,7 +177,8 @@ impl PySimulation {
     #[new]
     #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
                         max_concurrency=None, priority=None, after=None, block_offsets=None,
-                        block_ids=None,
+                        block_ids=None, transfer=None, fleet=None, router_seed=0,
+                        router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
                         record_decisions=false))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
@@ -179,7 +186,7 @@ impl PySimulation {
     fn new(
         py: Python<'_>,
         pools: Vec<(EngineSettingsArgument, Py<PyCostModel>, u32)>,
-        router: &str,
+        router: &Bound<'_, PyAny>,
         arrival_ns: PyReadonlyArray1<'_, i64>,
         prompt_tokens: PyReadonlyArray1<'_, i64>,
         output_tokens: PyReadonlyArray1<'_, i64>,
@@ -188,18 +195,21 @@ impl PySimulation {
         after: Option<PyReadonlyArray1<'_, i64>>,
         block_offsets: Option<PyReadonlyArray1<'_, i64>>,
         block_ids: Option<PyReadonlyArray1<'_, i64>>,
+        transfer: Option<TransferArgument>,
+        fleet: Option<FleetArgument>,
+        router_seed: u64,
+        router_view_delay_ns: u64,
+        router_imbalance: u64,
         request_latency_ns: u64,
         response_latency_ns: u64,
         record_steps: bool,
         record_decisions: bool,
     ) -> PyResult<Self> {
-        let Some(policy) = RoutingPolicy::from_name(router) else {
-            let known: Vec<&str> = RoutingPolicy::ALL.iter().map(|(name, _)| *name).collect();
-            let message = format!("router={router:?}: must be one of {}", known.join(", "));
-            return Err(PyValueError::new_err(message));
-        };
+        let router_raised = Raised::default();
+        let view_delay = SimDuration::from_nanos(router_view_delay_ns);
+        let policy = policy(router, view_delay, router_imbalance, &router_raised)?;
         let mut core_pools = Vec::with_capacity(pools.len());
-        let mut raised = Vec::with_capacity(pools.len());
+        let mut raised = vec![router_raised];
         for (settings, cost, count) in &pools {
             let cost = cost.get();
             raised.push(cost.raised.clone());
@@ -219,11 +229,14 @@ impl PySimulation {
             _ => None,
         };
         let options = Options {
+            seed: router_seed,
+            transfer: transfer.map(|argument| argument.settings()),
             request_latency: SimDuration::from_nanos(request_latency_ns),
             response_latency: SimDuration::from_nanos(response_latency_ns),
             record_steps,
             record_decisions,
         };
+        let fleet = fleet.map(|argument| argument.settings()).transpose()?;
         let build = || {
             let mut workload = Workload::new(arrivals, prompts, outputs, max_concurrency)?;
             if let Some(priorities) = priorities {
@@ -235,7 +248,7 @@ impl PySimulation {
             if let Some((offsets, ids)) = blocks {
                 workload = workload.with_blocks(offsets, ids)?;
             }
-            Simulation::new(&core_pools, policy, workload, options)
+            Simulation::new(&core_pools, &policy, workload, options, fleet)
         };
         let simulation = build().map_err(|error| to_python(py, &error))?;
         Ok(Self { simulation: Mutex::new(simulation), raised })
@@ -280,6 +293,21 @@ impl PySimulation {
         columns.set_item("engine", wide(py, &requests.engine))?;
         let status: Vec<u8> = requests.status.iter().map(|&status| status as u8).collect();
         columns.set_item("status", status.into_pyarray(py))?;
+        if let Some(retries) = &requests.retries {
+            columns.set_item("retries", wide(py, retries))?;
+        }
+        if let Some(handover) = &requests.handover {
+            columns.set_item("prefill_engine", wide(py, &handover.prefill_engine))?;
+            let times = [
+                ("transfer_start_ns", &handover.transfer_start_ns),
+                ("transfer_end_ns", &handover.transfer_end_ns),
+                ("second_token_ns", &handover.second_token_ns),
+            ];
+            for (name, column) in times {
+                columns.set_item(name, column.clone().into_pyarray(py))?;
+            }
+            columns.set_item("transfer_tokens", wide(py, &handover.transfer_tokens))?;
+        }
         Ok(columns)
     }
 
@@ -404,7 +432,7 @@ impl PySimulation {
     }
 
     fn raise(&self, py: Python<'_>, error: &SimError) -> PyErr {
-        if matches!(error, SimError::External { .. }) {
+        if matches!(error, SimError::External { .. } | SimError::Router { .. }) {
             for raised in &self.raised {
                 if let Some(exception) = raised.take() {
                     return exception;

@@ -5,6 +5,8 @@
 //! other walks the running requests one by one, as the rules read.
 
 mod decode_set;
+mod handover;
+mod loss;
 mod plan;
 mod running_pass;
 mod slot;
@@ -20,9 +22,11 @@ use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
 use crate::time::SimTime;
 use decode_set::DecodeSet;
+use handover::Inbox;
+pub(crate) use loss::Lost;
 pub use plan::Row;
-pub(crate) use plan::{Span, StepPlan};
-use slot::{Order, Running, Slot, Slots, State};
+pub(crate) use plan::{Reservation, Span, StepPlan};
+use slot::{Running, Slot, Slots, State};
 use waiting::Waiting;
 
 /// A request as it joins an engine.
@@ -30,11 +34,28 @@ use waiting::Waiting;
 pub(crate) struct NewRequest {
     pub(crate) request: u32,
     pub(crate) prompt: u32,
-    /// Tokens it will generate.
+    /// Tokens it will have generated when it leaves the engine.
     pub(crate) output: u32,
     pub(crate) priority: i64,
     /// Tie-breaker of the priority policy.
     pub(crate) arrival: u64,
+    /// Tokens that were generated elsewhere.
+    pub(crate) generated: u32,
+    /// Whether a prefill engine has its keys and values.
+    pub(crate) remote: bool,
+    /// Whether its blocks are held after its last token here.
+    pub(crate) hands_over: bool,
+}
+
+/// A request that got its last token here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// The steps that ended with that token.
+    pub(crate) span: Span,
+    /// Tokens generated.
+    pub(crate) output: u32,
+    /// Its slot, where its blocks are held until a decode engine has them.
+    pub(crate) held_by: Option<SlotId>,
 }
 
 /// The queues and the cache of one engine.
@@ -59,6 +80,8 @@ pub(crate) struct Scheduler {
     scheduled: Vec<(SlotId, u32)>,
     /// Scratch of the waiting pass: requests that are passed over.
     passed_over: Vec<SlotId>,
+    /// What only decode engines have; apart, to keep the others small.
+    inbox: Option<Box<Inbox>>,
 }
 
 impl Scheduler {
@@ -82,6 +105,7 @@ impl Scheduler {
             explicit: record_decisions,
             scheduled: Vec::new(),
             passed_over: Vec::new(),
+            inbox: Inbox::of(&settings),
         }
     }
 
@@ -91,11 +115,17 @@ impl Scheduler {
 
     /// Whether any request is here.
     pub(crate) fn has_requests(&self) -> bool {
-        self.running.len() > 0 || self.waiting.len() > 0
+        self.running.len() > 0 || self.waiting() > 0
     }
 
+    /// Requests that are here and do not run, besides those whose blocks are being sent.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.inbox.as_ref().map_or(0, |inbox| inbox.len())
+    }
+
+    /// The number of the oldest step whose output has not been processed.
+    pub(crate) const fn processed(&self) -> u32 {
+        self.processed
     }
 
     pub(crate) const fn kv(&self) -> &KvCache {
@@ -103,11 +133,10 @@ impl Scheduler {
     }
 
     /// A request joins the queue.
-    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) {
-        let order = Order { priority: new.priority, arrival: new.arrival, request: new.request };
-        let slot = Slot::new(new.request, new.prompt, new.output, now, order);
-        let id = self.slots.insert(slot);
+    pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) -> SlotId {
+        let id = self.slots.insert(Slot::new(new, now));
         self.waiting.push(&self.slots, id);
+        id
     }
 
     /// When a batch that waits for its window opens; None where nothing waits for time to pass.
@@ -138,11 +167,19 @@ impl Scheduler {
     }
 
     /// Process the output of a step, the oldest one first: requests whose last token it gave leave.
-    /// `answered` is called with the span that ends with this step and the tokens generated.
-    pub(crate) fn complete(&mut self, plan: &StepPlan, mut answered: impl FnMut(Span, u32)) {
+    /// `ended` is called with each.
+    pub(crate) fn complete(&mut self, plan: &StepPlan, mut ended: impl FnMut(Ended)) {
         self.processed = plan.step + 1;
         for &id in &plan.finishing {
-            if self.slots[id].state == State::LeavingPreempted {
+            let slot = &self.slots[id];
+            let span = Span { request: slot.request, first: slot.span_first, last: plan.step };
+            let output = slot.output;
+            if slot.hands_over {
+                self.hold(id);
+                ended(Ended { span, output, held_by: Some(id) });
+                continue;
+            }
+            if slot.state == State::LeavingPreempted {
                 self.waiting.remove(&self.slots, id);
             } else {
                 self.running.remove(&mut self.slots, id);
@@ -153,9 +190,7 @@ impl Scheduler {
                 self.kv.release(blocks, full, shared, NONE, &mut slot.held);
             }
             self.kv.forget(id);
-            let slot = &self.slots[id];
-            let span = Span { request: slot.request, first: slot.span_first, last: plan.step };
-            answered(span, slot.output);
+            ended(Ended { span, output, held_by: None });
             self.slots.release(id);
         }
     }
@@ -163,7 +198,7 @@ impl Scheduler {
     /// Tokens that one request may get in this step (4.2).
     fn token_cap(&self) -> u32 {
         let threshold = self.settings.long_prefill_token_threshold;
-        let requests = self.running.len() as usize + self.waiting.len();
+        let requests = self.running.len() as usize + self.waiting();
         if threshold == 0 || requests <= 1 {
             return u32::MAX;
         }
@@ -227,6 +262,7 @@ impl Scheduler {
         if slot.span_first != NONE {
             let (request, first, last) = (slot.request, slot.span_first, slot.span_last);
             plan.broken_spans.push(Span { request, first, last });
+            slot.broken_first = first;
             slot.span_first = NONE;
         }
     }

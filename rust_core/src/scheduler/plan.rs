@@ -2,6 +2,7 @@
 
 use crate::cost::StepShape;
 use crate::ids::SlotId;
+use crate::time::SimTime;
 
 /// An unbroken row of steps in each of which a request got a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub(crate) struct Admission {
     pub(crate) cached: u32,
     /// Prompt and generated tokens it asked the cache for.
     pub(crate) queried: u32,
+}
+
+/// A request whose blocks were reserved for keys and values that a prefill engine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) request: u32,
+    pub(crate) slot: SlotId,
+    /// Tokens that must be sent.
+    pub(crate) tokens: u32,
+    /// Tokens that it found in the prefix cache instead.
+    pub(crate) cached: u32,
 }
 
 /// One scheduled request, as decision traces have it.
@@ -41,6 +53,10 @@ pub struct Row {
 pub(crate) struct StepPlan {
     /// Number of the step in its engine.
     pub(crate) step: u32,
+    /// When it ends.
+    pub(crate) end: SimTime,
+    /// Whether it was decided while the step before it was in flight.
+    pub(crate) overlaps: bool,
     pub(crate) shape: StepShape,
     pub(crate) admitted: Vec<Admission>,
     /// Requests that were preempted.
@@ -52,7 +68,7 @@ pub(crate) struct StepPlan {
     /// Every scheduled request in order, where decisions are recorded.
     pub(crate) rows: Vec<Row>,
     /// Slots whose last token this step gives, in scheduled order.
-    pub(super) finishing: Vec<SlotId>,
+    pub(crate) finishing: Vec<SlotId>,
 }
 
 impl StepPlan {
@@ -65,6 +81,12 @@ impl StepPlan {
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
+    }
+
+    /// Forget a request that was aborted: the step gives it no token.
+    pub(super) fn forget(&mut self, id: SlotId, request: u32) {
+        self.finishing.retain(|&other| other != id);
+        self.first_tokens.retain(|&other| other != request);
     }
 
     /// Whether no request was scheduled.

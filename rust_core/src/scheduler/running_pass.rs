@@ -141,13 +141,17 @@ impl Scheduler {
     /// The request that is preempted next; at least one runs.
     fn victim(&self) -> SlotId {
         if self.settings.scheduling_policy == SchedulingPolicy::Fcfs {
-            return self.running.tail();
+            let mut victim = self.running.tail();
+            while self.is_promised(victim) {
+                victim = self.slots[victim].prev;
+            }
+            return victim;
         }
         let key = |id: SlotId| (self.slots[id].order.priority, self.slots[id].order.arrival);
-        let mut victim = self.running.head();
-        let mut id = self.slots[victim].next;
+        let mut victim = NONE;
+        let mut id = self.running.head();
         while id != NONE {
-            if key(id) > key(victim) {
+            if !self.is_promised(id) && (victim == NONE || key(id) > key(victim)) {
                 victim = id;
             }
             id = self.slots[id].next;

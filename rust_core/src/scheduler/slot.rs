@@ -1,5 +1,6 @@
 //! A request inside an engine, and the order of the running ones.
 
+use super::NewRequest;
 use crate::ids::{NONE, SlotId};
 use crate::kv_cache::CopyId;
 use crate::time::SimTime;
@@ -19,6 +20,16 @@ pub(crate) enum State {
     Leaving,
     /// Preempted while its last token was on the way; still in the waiting queue.
     LeavingPreempted,
+    /// In the waiting queue of a decode engine, its keys and values in a prefill engine.
+    Remote,
+    /// Its blocks are reserved and its keys and values on their way.
+    Receiving,
+    /// Its keys and values have arrived.
+    Received,
+    /// Out of the running requests of a prefill engine, its blocks held until they are sent.
+    Sending,
+    /// No request: the slot may be used again.
+    Free,
 }
 
 /// One request. Most of its life it sits in the decode set and is not touched at all.
@@ -29,6 +40,8 @@ pub(crate) struct Slot {
     /// Tokens it will generate.
     pub(crate) output: u32,
     pub(crate) state: State,
+    /// Whether its blocks are held after its last token here: a decode engine needs them.
+    pub(crate) hands_over: bool,
     /// Tokens with keys and values in the cache once the scheduled steps have run.
     pub(crate) computed: u32,
     /// Prompt and generated tokens once the scheduled steps have run.
@@ -49,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) span_first: u32,
     /// Last step that gave it a token, while it is out of the decode set.
     pub(crate) span_last: u32,
+    /// First step of the row before it, which `span_last` ended.
+    pub(crate) broken_first: u32,
     /// While preempted: the step whose output brings its latest token; NONE: it has arrived.
     pub(crate) token_due: u32,
     /// When it joined the engine's queue.
@@ -68,20 +83,16 @@ pub(crate) struct Order {
 }
 
 impl Slot {
-    pub(crate) const fn new(
-        request: u32,
-        prompt: u32,
-        output: u32,
-        joined: SimTime,
-        order: Order,
-    ) -> Self {
+    pub(crate) const fn new(new: &NewRequest, joined: SimTime) -> Self {
+        let order = Order { priority: new.priority, arrival: new.arrival, request: new.request };
         Self {
-            request,
-            prompt,
-            output,
-            state: State::Waiting,
+            request: new.request,
+            prompt: new.prompt,
+            output: new.output,
+            state: if new.remote { State::Remote } else { State::Waiting },
+            hands_over: new.hands_over,
             computed: 0,
-            num_tokens: prompt,
+            num_tokens: new.prompt + new.generated,
             base: 0,
             last_tick: 0,
             bucket_prev: NONE,
@@ -91,6 +102,7 @@ impl Slot {
             next: NONE,
             span_first: NONE,
             span_last: NONE,
+            broken_first: NONE,
             token_due: NONE,
             joined,
             order,
@@ -126,7 +138,14 @@ impl Slots {
     }
 
     pub(crate) fn release(&mut self, id: SlotId) {
+        self[id].state = State::Free;
         self.free.push(id);
+    }
+
+    /// The slots that hold a request.
+    pub(crate) fn taken(&self) -> Vec<SlotId> {
+        let ids = (0..).zip(&self.slots);
+        ids.filter(|(_, slot)| slot.state != State::Free).map(|(id, _)| id).collect()
     }
 }
 

@@ -10,7 +10,17 @@ impl Scheduler {
     pub(super) fn admit(&mut self, cap: u32, mut budget: u32, plan: &mut StepPlan) {
         while budget > 0 && self.running.len() < self.settings.max_num_seqs && self.batch_is_open()
         {
+            if self.inbox.is_some() && self.admit_received(plan) {
+                budget -= 1;
+                continue;
+            }
             let Some(id) = self.waiting.front() else { break };
+            if self.slots[id].state == State::Remote {
+                if self.reserve(id) {
+                    continue;
+                }
+                break;
+            }
             if self.awaits_token(id) {
                 self.waiting.pop_front();
                 self.passed_over.push(id);

@@ -1,16 +1,23 @@
 //! The event loop: one cluster, one workload, advanced in slices.
 
-use crate::config::EngineSettings;
+mod fleet;
+mod handover;
+
+use crate::config::{EngineSettings, Role};
 use crate::cost::CostModel;
 use crate::engine::{Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
-use crate::recorder::{Decisions, RequestColumns, StepColumns, TraceHash};
+use crate::recorder::{Decisions, HandoverColumns, RequestColumns, StepColumns, TraceHash};
 use crate::router::{Router, RoutingPolicy};
-use crate::scheduler::NewRequest;
+use crate::scheduler::{Ended, NewRequest};
 use crate::source::Source;
 use crate::time::{SimDuration, SimTime};
 use crate::workload::Workload;
+use fleet::Fleet;
+pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
+use handover::Handover;
+pub use handover::TransferSettings;
 
 /// Engines that are alike.
 #[derive(Clone, Debug)]
@@ -26,6 +33,10 @@ pub struct Pool {
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// Seed of routers that draw.
+    pub seed: u64,
+    /// How keys and values go from prefill to decode engines, where there are such.
+    pub transfer: Option<TransferSettings>,
     /// From a client's sending to the engine's queue: HTTP, tokenising.
     pub request_latency: SimDuration,
     /// From the end of a step to the client: detokenising, HTTP.
@@ -57,7 +68,12 @@ pub struct Simulation {
     now: SimTime,
     queue: EventQueue,
     source: Source,
+    /// Of arriving requests, to aggregated or prefill engines.
     router: Router,
+    /// What goes from prefill to decode engines.
+    handover: Option<Box<Handover>>,
+    /// How the cluster changes.
+    fleet: Option<Box<Fleet>>,
     engines: Vec<Engine>,
     /// Settings by pool, for the checks on arrival.
     pools: Vec<EngineSettings>,
@@ -65,8 +81,8 @@ pub struct Simulation {
     next_arrival: Option<SimTime>,
     /// Engines that schedule once everything else of this nanosecond has happened, in order.
     due: Vec<u32>,
-    /// Scratch: requests that the step ending now answered.
-    answered: Vec<u32>,
+    /// Scratch: requests that got their last token in the step ending now.
+    ended: Vec<Ended>,
     options: Options,
     records: Records,
     steps: u64,
@@ -79,9 +95,10 @@ impl Simulation {
     /// [`SimError::InvalidSetting`] for settings out of range or a cluster without engines.
     pub fn new(
         pools: &[Pool],
-        policy: RoutingPolicy,
+        policy: &RoutingPolicy,
         workload: Workload,
         options: Options,
+        fleet: Option<FleetSettings>,
     ) -> Result<Self, SimError> {
         let mut engines = Vec::new();
         let mut index = 0;
@@ -101,12 +118,35 @@ impl Simulation {
                 remedy: "a cluster needs at least one engine",
             });
         }
+        let handover = Handover::new(pools, policy, &workload, options)?.map(Box::new);
+        let first = |role| role == Role::Prefill || role == Role::Aggregated;
+        let mut requests = RequestColumns::new(workload.len());
+        if handover.is_some() {
+            requests.handover =
+                Some(HandoverColumns::new(workload.len(), options.response_latency));
+            if options.transfer.is_some_and(|transfer| transfer.layers > 0) {
+                engines.iter_mut().for_each(Engine::hand_over_early);
+            }
+        }
+        if fleet.is_some() {
+            if handover.is_some() {
+                return Err(SimError::InvalidSetting {
+                    field: "fleet",
+                    value: "a disaggregated cluster".to_owned(),
+                    remedy: "engines come and go in aggregated clusters only",
+                });
+            }
+            requests.retries = Some(vec![0; workload.len()]);
+        }
+        let fleet = fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len())));
         let mut simulation = Self {
+            fleet,
             now: SimTime::ZERO,
             queue: EventQueue::default(),
-            router: Router::new(policy, index),
+            router: Router::new(policy, members(pools, first), &workload, options.seed, 0),
+            handover,
             records: Records {
-                requests: RequestColumns::new(workload.len()),
+                requests,
                 steps: options.record_steps.then(StepColumns::default),
                 decisions: options.record_decisions.then(Decisions::default),
             },
@@ -115,10 +155,11 @@ impl Simulation {
             pools: pools.iter().map(|pool| pool.settings).collect(),
             next_arrival: None,
             due: Vec::new(),
-            answered: Vec::new(),
+            ended: Vec::new(),
             options,
             steps: 0,
         };
+        simulation.plan_fleet()?;
         simulation.look_ahead()?;
         Ok(simulation)
     }
@@ -192,23 +233,51 @@ impl Simulation {
     fn handle(&mut self, event: Event) -> Result<(), SimError> {
         self.queue.pop();
         self.now = event.time;
-        if event.rank == Rank::StepEnd {
-            let delivered = self.now.after(self.options.response_latency)?;
-            let engine = &mut self.engines[event.engine as usize];
-            engine.complete(delivered, &mut self.records, &mut self.answered);
-            if !self.answered.is_empty() {
-                self.router.answered(event.engine, self.answered.len());
-                for request in self.answered.drain(..) {
-                    self.source.answered(request, delivered);
+        match event.rank {
+            Rank::StepEnd => {
+                let engine = &self.engines[event.index as usize];
+                if self.fleet.is_some() && engine.next_end() != Some(self.now) {
+                    // The engine died in the meantime.
+                    return Ok(());
                 }
-                self.look_ahead()?;
+                let delivered = self.now.after(self.options.response_latency)?;
+                let engine = &mut self.engines[event.index as usize];
+                engine.complete(delivered, &mut self.records, &mut self.ended);
+                if !self.ended.is_empty() {
+                    self.leave(event.index, delivered)?;
+                }
             }
+            Rank::Transfer => return self.transfer(event.index),
+            Rank::Fleet => return self.change_fleet(event.index),
+            Rank::Timeout => return self.time_out(event.index),
+            Rank::Arrival | Rank::Schedule => {}
         }
         if self.due.is_empty() && !self.happens_now(self.queue.peek()) {
-            return self.schedule(event.engine);
+            return self.schedule(event.index);
         }
-        self.mark_due(event.engine);
+        self.mark_due(event.index);
         Ok(())
+    }
+
+    /// The requests in `ended` leave an engine: answered, or for a decode engine.
+    fn leave(&mut self, engine: u32, delivered: SimTime) -> Result<(), SimError> {
+        let ended = std::mem::take(&mut self.ended);
+        let router = match &mut self.handover {
+            Some(handover) if handover.decodes(engine) => &mut handover.router,
+            _ => &mut self.router,
+        };
+        for end in &ended {
+            router.answered(engine, end.span.request, self.source.workload());
+        }
+        for end in &ended {
+            match end.held_by {
+                None => self.source.answered(end.span.request, delivered),
+                Some(slot) => self.prompt_is_done(engine, end.span.request, slot)?,
+            }
+        }
+        self.ended = ended;
+        self.ended.clear();
+        self.look_ahead()
     }
 
     /// Find out when the next request reaches an engine, as things stand.
@@ -227,36 +296,101 @@ impl Simulation {
         let Some(request) = self.source.send() else { return Ok(()) };
         self.records.requests.arrived(request, sent);
         let (prompt, output) = self.source.workload().lengths(request);
-        let fits = |settings: &EngineSettings| settings.effective_output(prompt, output).is_some();
-        if self.pools.iter().all(fits) {
-            self.send_to_engine(request);
+        if self.effective_output(prompt, output).is_none() {
+            self.reject(request)?;
         } else {
-            let refused = time.after(self.options.response_latency)?;
-            self.records.requests.rejected(request, refused);
-            self.source.answered(request, refused);
+            if let Some(fleet) = &mut self.fleet {
+                fleet.arrived(request, self.source.sent() as u64);
+                if let Some(timeout) = fleet.settings.timeout {
+                    let time = time.after(timeout)?;
+                    self.queue.push(Event { time, rank: Rank::Timeout, index: request });
+                }
+            }
+            self.send_to_engine(request, 0)?;
         }
         self.look_ahead()
     }
 
-    fn send_to_engine(&mut self, request: u32) {
-        let index = self.router.route();
+    fn reject(&mut self, request: u32) -> Result<(), SimError> {
+        let refused = self.now.after(self.options.response_latency)?;
+        self.records.requests.rejected(request, refused);
+        self.source.answered(request, refused);
+        self.look_ahead()
+    }
+
+    /// Tokens that a request generates; None if some engine could not take it (2.3, 12.2).
+    fn effective_output(&self, prompt: u32, output: u32) -> Option<u32> {
+        let mut effective = output;
+        for pool in &self.pools {
+            if pool.role == Role::Prefill {
+                pool.effective_output(prompt, output.min(1))?;
+            } else {
+                let own = pool.effective_output(prompt, output)?;
+                if pool.role == Role::Decode || self.fleet.is_some() {
+                    effective = effective.min(own);
+                }
+            }
+        }
+        Some(effective)
+    }
+
+    /// Route a request, which has `generated` tokens if it was lost with another engine.
+    fn send_to_engine(&mut self, request: u32, generated: u32) -> Result<(), SimError> {
+        if self.fleet.is_some() && !self.router.any_up() {
+            return self.hold(request, generated);
+        }
+        let index = self.router.route(self.now, request, self.source.workload())?;
+        if let Some(fleet) = &self.fleet
+            && let Some(most) = fleet.settings.max_queue
+            && self.is_new(request)
+            && self.engines[index as usize].waiting() >= most as usize
+        {
+            self.router.answered(index, request, self.source.workload());
+            return self.reject(request);
+        }
         self.records.requests.routed(request, index);
-        let engine = &mut self.engines[index as usize];
         let workload = self.source.workload();
         let (prompt, output) = workload.lengths(request);
+        let output = self.effective_output(prompt, output).unwrap_or(output);
+        let engine = &mut self.engines[index as usize];
+        let hands_over = self.handover.is_some() && output > 1;
+        // Distinct, as a server's clock readings are: with ties, requests could take turns in
+        // preempting each other for ever.
+        let arrival =
+            self.fleet.as_ref().map_or(self.source.sent() as u64, |fleet| fleet.order(request));
         let new = NewRequest {
             request,
             prompt,
-            output: engine.settings().effective_output(prompt, output).unwrap_or(output),
+            output: if self.handover.is_some() {
+                1
+            } else if self.fleet.is_some() {
+                output
+            } else {
+                engine.settings().effective_output(prompt, output).unwrap_or(output)
+            },
             priority: workload.priority(request),
-            // Distinct, as a server's clock readings are: with ties, requests could take turns in
-            // preempting each other for ever.
-            arrival: self.source.sent() as u64,
+            arrival,
+            generated,
+            remote: false,
+            hands_over,
         };
-        engine.enqueue(&new, self.now, &mut self.records);
+        if let Some(handover) = &mut self.handover {
+            handover.note_sent(&mut self.records.requests, &new, output, index);
+        }
+        let slot = engine.enqueue(&new, self.now, &mut self.records);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.remember(request, slot);
+        }
         if !engine.is_busy() {
             self.mark_due(index);
         }
+        Ok(())
+    }
+
+    /// Whether a request has not been lost before.
+    fn is_new(&self, request: u32) -> bool {
+        let retries = self.records.requests.retries.as_ref();
+        retries.is_none_or(|retries| retries[request as usize] == 0)
     }
 
     /// Have an engine schedule at the end of this nanosecond.
@@ -272,15 +406,18 @@ impl Simulation {
             match engine.schedule(self.now, &mut self.records)? {
                 Outcome::Step(end) => {
                     self.steps += 1;
-                    self.queue.push(Event { time: end, rank: Rank::StepEnd, engine: index });
+                    self.queue.push(Event { time: end, rank: Rank::StepEnd, index });
                 }
                 Outcome::Again => {}
                 Outcome::WaitUntil(time) => {
-                    self.queue.push(Event { time, rank: Rank::Schedule, engine: index });
+                    self.queue.push(Event { time, rank: Rank::Schedule, index });
                     break;
                 }
                 Outcome::Idle => break,
             }
+        }
+        if self.handover.is_some() {
+            self.follow_schedule(index)?;
         }
         Ok(())
     }
@@ -328,4 +465,10 @@ impl Simulation {
         }
         hash.get()
     }
+}
+
+/// The engines whose pool has a role that `wanted` selects.
+fn members(pools: &[Pool], wanted: impl Fn(Role) -> bool) -> Vec<u32> {
+    let roles = pools.iter().flat_map(|pool| (0..pool.count).map(|_| pool.settings.role));
+    (0_u32..).zip(roles).filter(|&(_, role)| wanted(role)).map(|(index, _)| index).collect()
 }

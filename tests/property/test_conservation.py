@@ -1,0 +1,120 @@
+"""Whatever happens to engines, no request is lost or counted twice and all blocks come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+
+import llm_inference_simulator._core as core
+from llm_inference_simulator.cluster import AutoscalingSettings, EngineSettings, FleetSettings
+
+MS = 1_000_000
+ROUTERS = (
+    "round_robin",
+    "random",
+    "least_outstanding",
+    "least_outstanding_tokens",
+    "power_of_two",
+    "session_affinity",
+    "prefix_aware",
+)
+
+
+def random_run(seed: int, router: str, fleet: dict[str, Any], **engine: Any) -> core.Simulation:
+    """Two thousand requests on twelve engines, which change about a hundred times."""
+    rng = np.random.default_rng(seed)
+    count, engines = 2000, 12
+    arrivals = np.sort(rng.integers(0, 4000 * MS, count))
+    times = np.sort(rng.integers(0, 4500 * MS, 100))
+    planned = tuple(
+        (int(time), int(rng.integers(engines)), str(rng.choice(["fail", "drain", "up", "up"])))
+        for time in times
+    )
+    after = np.where(rng.random(count) < 0.2, np.arange(count) - 1, -1)
+    after[0] = -1
+    blocks = rng.integers(0, 6, count)
+    offsets = np.concatenate([[0], np.cumsum(blocks)])
+    ids = [
+        family * 10 + i
+        for size, family in zip(blocks, rng.integers(0, 20, count), strict=True)
+        for i in range(size)
+    ]
+    settings = EngineSettings(
+        max_num_seqs=16,
+        max_num_batched_tokens=256,
+        max_model_len=512,
+        block_size=16,
+        num_gpu_blocks=80,
+        scheduler_reserve_full_isl=False,
+        **engine,
+    )
+    return core.Simulation(
+        pools=[(settings, core.CostModel.fixed(2 * MS, 2_000, 50_000), engines)],
+        router=router,
+        arrival_ns=arrivals.astype(np.int64),
+        prompt_tokens=np.maximum(rng.integers(0, 300, count), blocks * 16).astype(np.int64),
+        output_tokens=rng.integers(0, 120, count).astype(np.int64),
+        after=after.astype(np.int64),
+        block_offsets=offsets.astype(np.int64),
+        block_ids=np.array(ids, dtype=np.int64),
+        fleet=FleetSettings(planned=planned, **fleet),
+    )
+
+
+scalings = st.builds(
+    AutoscalingSettings,
+    min_engines=st.integers(1, 12),
+    interval_ns=st.integers(5 * MS, 200 * MS),
+    start_above=st.integers(0, 5),
+    drain_below=st.integers(0, 3),
+    startup_ns=st.integers(0, 500 * MS),
+)
+fleets = st.fixed_dictionaries(
+    {
+        "max_retries": st.integers(0, 4),
+        "timeout_ns": st.none() | st.integers(1, 3000 * MS),
+        "max_queue": st.none() | st.integers(0, 20),
+        "autoscaling": st.none() | scalings,
+    }
+)
+
+
+def test_every_request_ends_once_and_every_block_comes_back() -> None:
+    """Over at least 100,000 events, each of which hypothesis may place differently."""
+    totals = {"steps": 0, "requests": 0}
+
+    @hypothesis_settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @given(st.integers(0, 2**32), st.sampled_from(ROUTERS), fleets, st.booleans(), st.booleans())
+    def check(
+        seed: int, router: str, fleet: dict[str, Any], overlapped: bool, caching: bool
+    ) -> None:
+        run = random_run(
+            seed, router, fleet, async_scheduling=overlapped, enable_prefix_caching=caching
+        )
+        progress = run.run_slice(2**62)
+        assert progress.done
+        columns = run.request_columns()
+        status, engine = columns["status"], columns["engine"]
+        assert progress.answered == progress.arrived == len(status)
+        assert np.bincount(status, minlength=5)[1:].sum() == len(status)
+        assert (columns["finished_ns"] >= columns["arrival_ns"]).all()
+        assert (columns["retries"] <= fleet["max_retries"]).all()
+        # A request enters one engine more often than it is retried, unless none was up.
+        entered = sum(stats.requests for stats in run.engine_stats())
+        assert entered <= (engine >= 0).sum() + columns["retries"].sum()
+        assert all(stats.used_blocks == 0 for stats in run.engine_stats())
+        done = status == 1
+        times, offsets = run.token_times(np.flatnonzero(done).astype(np.int64))
+        assert (np.diff(offsets) == columns["output_tokens"][done]).all()
+        inside = np.ones(len(times), dtype=bool)
+        inside[offsets[:-1][offsets[:-1] < len(times)]] = False
+        assert (np.diff(times)[inside[1:]] > 0).all()
+        totals["steps"] += progress.steps
+        totals["requests"] += len(status)
+
+    check()
+    assert totals["steps"] + totals["requests"] >= 100_000
