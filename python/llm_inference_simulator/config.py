@@ -406,7 +406,7 @@ class WorkloadConfig(Section):
     """Shape of gamma-distributed gaps: 1 is Poisson, below it burstier, inf constant gaps."""
     num_prompts: Count | None = None
     """Number of requests; None: 1,000, or what ``duration``, ``rate_stages`` or the trace gives."""
-    duration: Seconds | None = None
+    duration: Duration | None = None
     """Seconds in which requests arrive; a trace is cut there."""
     rate_stages: Stages | None = None
     """Load in stages: (requests per second, seconds) of each; a rate of 0 is a pause."""
