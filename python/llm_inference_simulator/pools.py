@@ -73,7 +73,8 @@ def _resolve(
 ) -> ResolvedPool:
     engine, xpu = config.engine_of(pool), load_xpu(config.xpu_of(pool))
     size = pool.tensor_parallel_size
-    plan = plan_memory(model, xpu, engine, size)
+    # With expert parallelism all data-parallel engines of a pool share the experts.
+    plan = plan_memory(model, xpu, engine, size, pool.size)
     if performance_model is None:
         # Importing the models takes a while, and a capacity error needs none.
         from llm_inference_simulator.performance_models import create_performance_model
@@ -85,7 +86,6 @@ def _resolve(
             size,
             engine,
             max_model_len=plan.max_model_len,
-            # With expert parallelism all data-parallel engines of a pool share the experts.
             engines=pool.size,
         )
     else:

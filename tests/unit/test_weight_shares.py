@@ -16,9 +16,10 @@ from llm_inference_simulator.capacity import (
 from llm_inference_simulator.catalog.model_config import parse_model_config
 from llm_inference_simulator.catalog.model_spec import ModelSpec
 from llm_inference_simulator.catalog.models import list_models, load_model
+from llm_inference_simulator.catalog.weights import model_weights
 from llm_inference_simulator.catalog.xpus import load_xpu
 from llm_inference_simulator.config import EngineConfig
-from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.errors import CapacityError, ConfigError
 
 ENGINE = EngineConfig()
 
@@ -133,7 +134,7 @@ def test_an_unknown_vision_tower_is_noted() -> None:
 def test_experts_by_rank_weigh_as_much_as_by_width(name: str, tp: int) -> None:
     spec = load_model(name)
     by_width = weight_bytes_per_rank(spec, ENGINE, tp)
-    by_rank = weight_bytes_per_rank(spec, ENGINE, tp, expert_parallel=True)
+    by_rank = weight_bytes_per_rank(spec, ENGINE, tp, expert_ranks=tp)
     # By width every rank keeps the whole bias of the experts' outputs (gpt-oss only).
     biases = spec.moe.num_experts * spec.hidden_size if spec.moe and spec.moe.expert_bias else 0
     assert by_width - by_rank == 2 * spec.num_layers * biases * (tp - 1) / tp
@@ -143,8 +144,26 @@ def test_the_fullest_rank_counts_where_experts_do_not_divide() -> None:
     spec = load_model("mixtral-8x7b")  # 8 experts of 3 · 4096 · 14336 in 32 layers
     expert = 2 * 32 * 3 * 4096 * 14_336
     by_width = weight_bytes_per_rank(spec, ENGINE, 16)
-    by_rank = weight_bytes_per_rank(spec, ENGINE, 16, expert_parallel=True)
+    by_rank = weight_bytes_per_rank(spec, ENGINE, 16, expert_ranks=16)
     assert by_rank - by_width == expert * (1 - 8 / 16)
+
+
+def test_data_parallel_engines_share_the_experts() -> None:
+    """DeepSeek-V3 on eight H200, one engine each: 32 of 256 experts, the rest whole."""
+    spec = load_model("deepseek-v3")
+    engine = EngineConfig(enable_expert_parallel=True)
+    plan = plan_memory(spec, load_xpu("h200-sxm"), engine, 1, 8)
+    experts = sum(w.elements for w in model_weights(spec) if w.experts > 1)  # one byte each
+    alone = weight_bytes_per_rank(spec, engine, 1)
+    assert alone - plan.weight_bytes_per_rank == pytest.approx(7 / 8 * experts, rel=1e-3)
+    with pytest.raises(CapacityError):
+        plan_memory(spec, load_xpu("h200-sxm"), engine, 1, 1)
+
+
+def test_whole_experts_suit_sizes_that_split_ones_do_not() -> None:
+    spec = model("qwen3-235b-a22b", {"quant_method": "fp8", "weight_block_size": [128, 128]})
+    engine = EngineConfig(enable_expert_parallel=True)
+    assert plan_memory(spec, load_xpu("h100-sxm"), engine, 8).num_gpu_blocks > 1
 
 
 def test_fp8_blocks_limit_the_ranks() -> None:

@@ -71,19 +71,20 @@ def weight_bytes_per_rank(
     model: ModelSpec,
     engine: EngineConfig,
     tensor_parallel_size: int,
-    expert_parallel: bool = False,
+    expert_ranks: int | None = None,
 ) -> int:
     """Bytes of weights on the fullest accelerator of a tensor-parallel group.
 
     Language model, vision tower and the rotary positions' cosines and sines, which every rank keeps
-    for the model's whole context whatever ``max_model_len`` is. With ``expert_parallel`` a rank
-    holds whole experts; where they do not divide, the fullest rank has one more than the others.
+    for the model's whole context whatever ``max_model_len`` is. With expert parallelism over
+    ``expert_ranks`` a rank holds whole experts; where they do not divide, the fullest rank has one
+    more than the others.
     """
     quantization = resolve_quantization(model, engine)
     total = float(model.rotary_elements * DTYPE_BYTES)
     for weight in model_weights(model):
         if weight.elements:
-            held = weight.elements_per_rank(tensor_parallel_size, expert_parallel)
+            held = weight.elements_per_rank(tensor_parallel_size, expert_ranks)
             total += weight_bytes(weight, DTYPE_BYTES, quantization) * held / weight.elements
     if model.vision is not None:
         total += model.vision.parameters * DTYPE_BYTES / tensor_parallel_size
@@ -114,7 +115,8 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
         phases.append(images * _encoder_elements(model.vision, tp) * DTYPE_BYTES)
         lasting += images * model.vision.prompt_tokens * model.hidden_size * DTYPE_BYTES
     if model.moe is not None:
-        lasting += _workspace_elements(model, model.moe, tokens, tp) * DTYPE_BYTES
+        divided_by = 1 if engine.enable_expert_parallel else tp
+        lasting += _workspace_elements(model, model.moe, tokens, divided_by) * DTYPE_BYTES
     return math.ceil(max(phases) + lasting)
 
 
@@ -147,10 +149,13 @@ def _layer_elements(model: ModelSpec, tp: int) -> float:
     return 2 * model.hidden_size + 2 * queries + 2 * keys + inner
 
 
-def _workspace_elements(model: ModelSpec, moe: MoeSpec, tokens: int, tp: int) -> float:
-    """The experts' two workspaces and their 16-bit output; the layers share them."""
+def _workspace_elements(model: ModelSpec, moe: MoeSpec, tokens: int, divided_by: int) -> float:
+    """The experts' two workspaces and their 16-bit output; the layers share them.
+
+    An expert's width is ``divided_by`` the ranks that share it.
+    """
     routed = min(tokens, MOE_CHUNK_TOKENS) * moe.top_k
-    gate_up = 2 * moe.intermediate_size / tp
+    gate_up = 2 * moe.intermediate_size / divided_by
     workspaces = max(gate_up, model.hidden_size) + max(gate_up / 2, model.hidden_size)
     return routed * workspaces + tokens * model.hidden_size
 

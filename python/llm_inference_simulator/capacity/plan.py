@@ -97,19 +97,29 @@ class _Budget:
 
 
 def plan_memory(
-    model: ModelSpec, xpu: XpuSpec, engine: EngineConfig, tensor_parallel_size: int
+    model: ModelSpec,
+    xpu: XpuSpec,
+    engine: EngineConfig,
+    tensor_parallel_size: int,
+    engines: int = 1,
 ) -> MemoryPlan:
     """Divide an accelerator's memory into weights, activations and KV blocks.
+
+    With expert parallelism the experts are spread over all ``engines`` of the pool.
 
     Raises :class:`CapacityError` where the model, or one sequence of ``max_model_len`` tokens, does
     not fit, with the changes that would help, and :class:`ConfigError` for a tensor-parallel size
     or a ``max_model_len`` that the model does not allow.
     """
-    check_tensor_parallel_size(model, tensor_parallel_size)
+    check_tensor_parallel_size(
+        model, tensor_parallel_size, whole_experts=engine.enable_expert_parallel
+    )
     _check_max_model_len(model, engine)
-    budget = _budget(model, xpu.usable_memory_bytes, engine, tensor_parallel_size)
+    budget = _budget(model, xpu.usable_memory_bytes, engine, tensor_parallel_size, engines)
     if not _enough(budget, engine):
-        raise _does_not_fit(model, xpu, engine, tensor_parallel_size, budget)
+        raise _does_not_fit(
+            model, xpu, engine, tensor_parallel_size, engines=engines, budget=budget
+        )
     pool, kv_cache_bytes = budget.blocks, budget.cache
     if engine.num_gpu_blocks_override is not None:
         pool = engine.num_gpu_blocks_override
@@ -200,12 +210,19 @@ def _warnings(
 
 
 def _budget(
-    model: ModelSpec, memory_bytes: int, engine: EngineConfig, tensor_parallel_size: int
+    model: ModelSpec,
+    memory_bytes: int,
+    engine: EngineConfig,
+    tensor_parallel_size: int,
+    engines: int,
 ) -> _Budget:
     return _Budget(
         usable=int(memory_bytes * engine.gpu_memory_utilization),
         weights=weight_bytes_per_rank(
-            model, engine, tensor_parallel_size, expert_parallel=engine.enable_expert_parallel
+            model,
+            engine,
+            tensor_parallel_size,
+            expert_ranks=tensor_parallel_size * engines if engine.enable_expert_parallel else None,
         ),
         activations=activation_bytes(model, engine, tensor_parallel_size),
         runtime=runtime_bytes(tensor_parallel_size),
@@ -243,6 +260,8 @@ def _does_not_fit(
     xpu: XpuSpec,
     engine: EngineConfig,
     tensor_parallel_size: int,
+    *,
+    engines: int,
     budget: _Budget,
 ) -> CapacityError:
     from llm_inference_simulator.capacity.remedies import remedies
@@ -255,7 +274,7 @@ def _does_not_fit(
         else f"one sequence of max_model_len={engine.max_model_len}"
     )
     accelerators = f"{tensor_parallel_size} x {xpu.name}"
-    helps = remedies(model, xpu, engine, tensor_parallel_size)
+    helps = remedies(model, xpu, engine, tensor_parallel_size, engines)
     advice = "; or ".join(helps) if helps else "choose a smaller model"
     return CapacityError(
         f"model {model.name!r} does not fit {accelerators}: {missing / GIB:.2f} GiB are missing on "
@@ -268,15 +287,23 @@ def _does_not_fit(
 
 
 def fits(
-    model: ModelSpec, memory_bytes: int, engine: EngineConfig, tensor_parallel_size: int
+    model: ModelSpec,
+    memory_bytes: int,
+    engine: EngineConfig,
+    tensor_parallel_size: int,
+    engines: int,
 ) -> bool:
     """Whether an engine could run with this much memory per accelerator."""
-    return _enough(_budget(model, memory_bytes, engine, tensor_parallel_size), engine)
+    return _enough(_budget(model, memory_bytes, engine, tensor_parallel_size, engines), engine)
 
 
 def longest_sequence(
-    model: ModelSpec, memory_bytes: int, engine: EngineConfig, tensor_parallel_size: int
+    model: ModelSpec,
+    memory_bytes: int,
+    engine: EngineConfig,
+    tensor_parallel_size: int,
+    engines: int,
 ) -> int:
     """Tokens of the longest sequence that the cache holds (0 where nothing fits)."""
-    budget = _budget(model, memory_bytes, engine, tensor_parallel_size)
+    budget = _budget(model, memory_bytes, engine, tensor_parallel_size, engines)
     return _longest(budget.layout, budget.blocks, model.max_position_embeddings)

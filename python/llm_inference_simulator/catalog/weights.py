@@ -42,10 +42,15 @@ class Weight(NamedTuple):
     experts: int = 1
     """Routed experts that it holds, which expert parallelism hands out whole."""
 
-    def elements_per_rank(self, tensor_parallel_size: int, expert_parallel: bool = False) -> float:
-        """Elements that each rank of a tensor-parallel group holds, or the one that holds most."""
-        if expert_parallel and self.experts > 1:
-            return self.elements / self.experts * -(-self.experts // tensor_parallel_size)
+    def elements_per_rank(
+        self, tensor_parallel_size: int, expert_ranks: int | None = None
+    ) -> float:
+        """Elements that each rank of a tensor-parallel group holds, or the one that holds most.
+
+        Whole experts are handed out to ``expert_ranks``, where that is given.
+        """
+        if expert_ranks is not None and self.experts > 1:
+            return self.elements / self.experts * -(-self.experts // expert_ranks)
         if self.shard == "split":
             return self.elements / tensor_parallel_size
         if self.shard == "split_by_kv_head":

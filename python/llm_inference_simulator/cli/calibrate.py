@@ -154,7 +154,11 @@ def _from_runs(arguments: argparse.Namespace, before: AnyCalibration | None) -> 
     fit = fit_overheads(runs, before, report=_progress(arguments))
     lines = [
         f"{constant.name:24} {fit.values[constant.name]:9.3f} {constant.unit:3} "
-        f"+- {fit.spread[constant.name]:.3f} over fits that leave a run out"
+        + (
+            "not told by these runs: as before"
+            if constant.name in fit.untold
+            else f"+- {fit.spread[constant.name]:.3f} over fits that leave a run out"
+        )
         for constant in CONSTANTS
     ]
     for title, runs_errors in (("fitted runs", fit.fitted), ("runs left out", fit.held_out)):

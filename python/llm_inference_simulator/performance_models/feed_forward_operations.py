@@ -68,6 +68,7 @@ def _experts(layout: Layout, moe: MoeSpec, layers: int) -> Iterator[Operation]:
         expert_parallel_size=spread,
         engines=layout.engines,
         format=weight.format,
+        imbalance=layout.imbalance if spread > 1 else 1.0,
     )
     for name, inputs, outputs in (
         ("experts_up", float(hidden), 2 * width),

@@ -54,6 +54,13 @@ class Grid(NamedTuple):
     """Of prompt chunks on cached tokens, where they were measured: seconds of a query-key pair of a
     long chunk, and tokens below which a chunk takes no less time."""
 
+    def seconds_of_one(self, column: int) -> float:
+        """Seconds at one sequence or chunk, in a column of the second axis."""
+        seconds = self.seconds[:, column]
+        if self.x[0] > 1:
+            return float(seconds[0] / self.x[0])
+        return float(np.interp(1.0, self.x, seconds))
+
 
 class Blend(NamedTuple):
     """A weighted choice of table columns, and where that puts the shape."""

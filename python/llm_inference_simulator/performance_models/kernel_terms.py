@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -85,7 +86,7 @@ class TermBuilder:
 
     def terms(self, *, mixed: bool) -> list[Term]:
         """Terms of steps with prompt tokens, or of pure decode steps."""
-        measured = self._measured_modules()
+        measured = self._measured_modules(mixed=mixed)
         found: list[Term] = []
         for operation in self.composition.operations:
             if operation.module in measured or (operation.runs == "prefill" and not mixed):
@@ -94,11 +95,13 @@ class TermBuilder:
         found.extend(self._overhead())
         return found
 
-    def _measured_modules(self) -> set[str]:
+    def _measured_modules(self, *, mixed: bool) -> set[str]:
         """Operations whose measured time contains that of others."""
         modules = set()
         for operation in self.composition.operations:
-            if isinstance(operation.shape, LatentAttention) and self._latent(operation.shape):
+            if isinstance(operation.shape, LatentAttention) and self._latent(
+                operation.shape, mixed=mixed
+            ):
                 modules.add("latent_attention")
             if isinstance(operation.shape, Experts) and self._experts(operation.shape):
                 modules.add(operation.name)
@@ -130,12 +133,16 @@ class TermBuilder:
     def _experts(self, shape: Experts) -> Curve | None:
         return self.times.experts(shape, self.distribution, self.largest_step)
 
-    def _latent(self, shape: LatentAttention) -> Grid | None:
-        if shape.sizes != MEASURED_LATENT_ATTENTION:
+    def _latent(self, shape: LatentAttention, *, mixed: bool) -> Grid | None:
+        # Dense prompts were measured, which is not what a sparse module computes.
+        if shape.sizes != MEASURED_LATENT_ATTENTION or (shape.sparse and mixed):
             return None
-        return self.times.latent_attention(
+        grid = self.times.latent_attention(
             shape.phase, shape.num_heads, shape.format, self.kv_dtype
         )
+        if grid is not None and shape.sparse:
+            return grid._replace(provenance="extrapolated")
+        return grid
 
     def _by_tokens(self, operation: Operation, curve: Curve | None) -> Term:
         if curve is None:
@@ -168,7 +175,7 @@ class TermBuilder:
         return self._surface(operation, grid, shape.window, shape.num_query_heads)
 
     def _latent_term(self, operation: Operation, shape: LatentAttention, *, mixed: bool) -> Term:
-        grid = self._latent(shape)
+        grid = self._latent(shape, mixed=mixed)
         if grid is None:
             return self._analytic(operation)
         if mixed and shape.phase == "decode":
@@ -200,7 +207,7 @@ class TermBuilder:
         pairs = float(causal_pairs(np.array(chunk), np.array(reach)))
         cached = features.get("prefill_window_tokens", features.get("prefill_context_tokens", 0.0))
         per_pair, saturating = grid.cached or (
-            float(grid.seconds[0, -2]) / pairs,
+            grid.seconds_of_one(-2) / pairs,
             SATURATING_QUERIES / num_query_heads,
         )
         return replace(
@@ -334,9 +341,21 @@ class TermBuilder:
         return operation.repeat * (np.maximum(compute, memory) + latency)
 
     def _link_seconds(self, operation: Operation, sent: Floats) -> Floats:
+        """The faster of the algorithms that the group may take, as the core's roofline has it."""
         ranks, hardware = self.composition.ranks, self.hardware
-        wires = {"all_reduce": 2 * (ranks - 1) / ranks, "all_gather": 1.0, "all_to_all": 1.0}
-        hops = {"all_reduce": 2 * (ranks - 1), "all_gather": ranks - 1, "all_to_all": 1}
-        kind = operation.kind
-        seconds = wires[kind] * sent / hardware.link_bandwidth
-        return operation.repeat * (seconds + hops[kind] * hardware.link_latency_s)
+        ring, tree = (
+            (2 * (ranks - 1) / ranks, 2 * (ranks - 1)),
+            (2.0, 2 * math.ceil(math.log2(ranks))),
+        )
+        ways = {
+            "all_reduce": {"ring": [ring], "tree": [tree], "auto": [ring, tree]}[
+                hardware.all_reduce
+            ],
+            "all_gather": [(1.0, ranks - 1)],
+            "all_to_all": [(1.0, 1)],
+        }[operation.kind]
+        seconds = [
+            wire * sent / hardware.link_bandwidth + hops * hardware.link_latency_s
+            for wire, hops in ways
+        ]
+        return np.asarray(operation.repeat * np.minimum.reduce(seconds))

@@ -125,8 +125,8 @@ class KernelTimes:
     def attention(self, shape: Attention, kv_dtype: str) -> Grid | None:
         """Seconds by (sequences, keys each reads) of decoding, or (chunks, tokens each) of prompts.
 
-        A window is looked up where it was measured; else its layers read as many keys as the
-        window, at the price of full attention.
+        A window is looked up where it was measured; else its layers see as many keys as the
+        window, at the efficiency of full attention.
         """
         kernel = f"{shape.phase}_attention"
         table, window, same = self._attention_table(kernel, kv_dtype, shape.head_dim, shape.window)
@@ -139,8 +139,8 @@ class KernelTimes:
         length = np.array(table.axes[2], dtype=np.float64)
         bytes_ = 1 if kv_dtype == "fp8" else 2
 
-        def roof(seqs: Floats, heads: tuple[float, float], width: int) -> Floats:
-            sizes = _AttentionSizes(shape.phase, *heads, width, window, bytes_)
+        def roof(seqs: Floats, heads: tuple[float, float], width: int, reach: int) -> Floats:
+            sizes = _AttentionSizes(shape.phase, *heads, width, reach, bytes_)
             return self._attention_roof(sizes, seqs[:, None], length[None, :])
 
         def column(index: int) -> Floats:
@@ -150,13 +150,15 @@ class KernelTimes:
             return np.asarray(roof_column(index) / measured * 1e9)
 
         def roof_column(index: int) -> Floats:
-            return roof(batch, pairs[index], head_dim)
+            return roof(batch, pairs[index], head_dim, window)
 
         efficiency = blended(Columns(pairs, column, roof_column), blend)
         # Fewer heads in more sequences are the same work: batch b of the table stands for b/scale.
         own = batch / scale
         heads = (shape.num_query_heads, shape.num_key_value_heads)
-        seconds = roof(own, heads, shape.head_dim) / efficiency
+        # Decoding reads the table at the window instead, where efficiency was measured.
+        reach = shape.window if shape.phase == "prefill" else window
+        seconds = roof(own, heads, shape.head_dim, reach) / efficiency
         seconds = monotone_rows(without_outliers(seconds))
         provenance = blend.provenance if same else "extrapolated"
         if shape.phase == "decode" and shape.window and window:
@@ -164,7 +166,9 @@ class KernelTimes:
         grid = extended(own, length, seconds, provenance)
         if shape.phase == "prefill" and len(table.axes[3]) > 1:
             nearest, _ = max(blend.columns, key=lambda column: column[1])
-            grid = grid._replace(cached=_cached_slopes(table, nearest))
+            per_pair, saturating = _cached_slopes(table, nearest)
+            more = shape.num_query_heads / pairs[nearest][0]
+            grid = grid._replace(cached=(per_pair * more, saturating / more))
         return grid
 
     def _attention_table(
@@ -247,7 +251,7 @@ class KernelTimes:
         theirs = str(table.attributes[0])
         roof = self._experts_roof(tokens, shapes[nearest], theirs)
         efficiency = filled(roof / table.latency_ns[nearest] * 1e9, tokens)
-        seconds = self._experts_roof(tokens, own, shape.format) / efficiency
+        seconds = self._experts_roof(tokens, own, shape.format, shape.imbalance) / efficiency
         provenance: Provenance = "measured" if same and shapes[nearest] == own else "extrapolated"
         curve = curve_through(tokens, seconds, largest * shape.engines, provenance)
         return Curve(curve.x / shape.engines, curve.seconds, provenance)
@@ -263,11 +267,13 @@ class KernelTimes:
                     return table, name in names
         return None, False
 
-    def _experts_roof(self, tokens: Floats, shape: tuple[int, ...], format_: str) -> Floats:
+    def _experts_roof(
+        self, tokens: Floats, shape: tuple[int, ...], format_: str, imbalance: float = 1.0
+    ) -> Floats:
         hidden, whole, top_k, experts, tensor_parallel, expert_parallel = shape
         width = whole / tensor_parallel
         awake = experts / expert_parallel * (1 - (1 - top_k / experts) ** tokens)
-        visits = tokens * top_k / expert_parallel
+        visits = imbalance * tokens * top_k / expert_parallel
         compute = 6 * visits * hidden * width / self._flops(format_)
         weights = awake * 3 * hidden * width * BITS_PER_WEIGHT[format_] / 8
         memory = (weights + 2 * visits * (2 * hidden + 3 * width)) / self._bandwidth

@@ -84,7 +84,7 @@ def latent_attention(layout: Layout, mla: MlaSpec) -> Iterator[Operation]:
             ("prefill_tokens", heads * (key + mla.v_head_dim) * DTYPE_BYTES),
             ("prefill_context_tokens", heads * (key + mla.v_head_dim) * DTYPE_BYTES),
         ),
-        shape=LatentAttention(heads, weight.format, "prefill", sizes),
+        shape=LatentAttention(heads, weight.format, "prefill", sizes, sparse),
     )
     absorbed = heads * mla.kv_lora_rank
     for name, width in (
@@ -112,7 +112,7 @@ def latent_attention(layout: Layout, mla: MlaSpec) -> Iterator[Operation]:
             ("decode_seqs", heads * (latent + mla.kv_lora_rank) * DTYPE_BYTES),
             (decode_keys, float(latent * layout.kv_bytes)),
         ),
-        shape=LatentAttention(heads, weight.format, "decode", sizes),
+        shape=LatentAttention(heads, weight.format, "decode", sizes, sparse),
     )
     yield layout.projection(
         "output_projection",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llm_inference_simulator._core import CostModel, OperationCost, StepShape
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
+from llm_inference_simulator.capacity import kv_dtype_bytes
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.performance_models.base import decode_step, prefill_step
@@ -79,7 +80,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             times=KernelTimes(self.calibration.tables, self.xpu),
             hardware=self.hardware,
             overheads=self.calibration.overheads,
-            kv_dtype="fp8" if self.engine.kv_cache_dtype == "fp8" else "bfloat16",
+            kv_dtype="fp8" if kv_dtype_bytes(self.engine, self.model) == 1 else "bfloat16",
             distribution=self._distribution,
             largest_step=self.engine.max_num_batched_tokens,
             penalties=self.model.repetition_penalty != 1.0

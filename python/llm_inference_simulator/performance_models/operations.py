@@ -50,6 +50,8 @@ class LatentAttention:
     phase: Literal["prefill", "decode"]
     sizes: tuple[int, ...]
     """(hidden, q_lora_rank, kv_lora_rank, nope, rope and value head size): what module it is."""
+    sparse: bool
+    """Whether an indexer chooses the keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Experts:
     expert_parallel_size: int
     engines: int
     format: str
+    imbalance: float
+    """Visits of the fullest accelerator over the mean."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,9 @@ class RooflinePerformanceModel(BasePerformanceModel):
         self.xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
         self.tensor_parallel_size = tensor_parallel_size
         self.engine = engine or EngineConfig()
-        check_tensor_parallel_size(self.model, tensor_parallel_size)
+        check_tensor_parallel_size(
+            self.model, tensor_parallel_size, whole_experts=self.engine.enable_expert_parallel
+        )
         self.formats: WeightFormats = weight_formats(self.model, self.xpu, self.engine)
         self.composition: Composition = compose(
             self.model,

@@ -45,13 +45,15 @@ class Constant:
     """Of the difference quotient."""
     least: float
     most: float
+    neutral: float
+    """Without effect."""
 
 
 CONSTANTS = (
-    Constant("kernel_latency_us", "us", 1.0, 1.0, 0.0, 10.0),
-    Constant("all_reduce_factor", "", 1.0, 0.2, 1.0, 4.0),
-    Constant("penalties_step_us", "us", 500.0, 200.0, 0.0, 5000.0),
-    Constant("request_latency_ms", "ms", 7.0, 2.0, 0.0, 100.0),
+    Constant("kernel_latency_us", "us", 1.0, 1.0, 0.0, 10.0, 0.0),
+    Constant("all_reduce_factor", "", 1.0, 0.2, 1.0, 4.0, 1.0),
+    Constant("penalties_step_us", "us", 500.0, 200.0, 0.0, 5000.0, 0.0),
+    Constant("request_latency_ms", "ms", 7.0, 2.0, 0.0, 100.0, 0.0),
 )
 """``request_latency_ms`` is the whole front end: runs tell the sum of both directions only."""
 
@@ -63,6 +65,8 @@ class OverheadFit:
     calibration: KernelCalibration
     """The tables with the fitted constants."""
     values: dict[str, float]
+    untold: tuple[str, ...]
+    """Constants that no run tells of, which keep the calibration's values."""
     spread: dict[str, float]
     """Standard deviation over the fits that leave one run out."""
     fitted: tuple[RunErrors, ...]
@@ -78,7 +82,7 @@ def fit_overheads(
     *,
     report: Callable[[str], None] = lambda _: None,
 ) -> OverheadFit:
-    """Fit the constants of ``calibration`` to ``runs``, whose own are replaced.
+    """Fit the constants of ``calibration`` to ``runs``; those that no run tells of stay.
 
     Raises :class:`CalibrationError` where the runs are too few, lack a metric or ran elsewhere.
     """
@@ -86,10 +90,11 @@ def fit_overheads(
     fit = _Fit(list(runs), calibration, performance or PerformanceModelConfig())
     values = np.array([constant.start for constant in CONSTANTS])
     everyone = np.ones(len(runs), dtype=bool)
+    own, neutral = fit.own_values(), np.array([constant.neutral for constant in CONSTANTS])
     predicted, slopes = fit.linearised(values)
     for number in range(_ROUNDS):
         report(f"fitting overheads: round {number + 1} of {_ROUNDS}")
-        better = fit.solve(values, predicted, slopes, everyone)
+        better = fit.solve(values, predicted, slopes, everyone, own)
         moved = np.abs(better - values).max(initial=0.0)
         values = better
         predicted, slopes = fit.linearised(values)
@@ -100,15 +105,22 @@ def fit_overheads(
         report(f"leaving out run {index + 1} of {len(runs)}")
         kept = everyone.copy()
         kept[index] = False
-        own = fit.solve(values, predicted, slopes, kept)
-        own = fit.solve(own, *fit.linearised(own), kept)
-        others.append(own)
-        held_out.append(compare(run, fit.predict(run, own), used_for_fitting=False))
+        # Where only this run tells of a constant, its effect is left out with it.
+        without = fit.solve(values, predicted, slopes, kept, neutral)
+        without = fit.solve(without, *fit.linearised(without), kept, neutral)
+        others.append(without)
+        held_out.append(compare(run, fit.predict(run, without), used_for_fitting=False))
     fitted = [compare(run, fit.predict(run, values), used_for_fitting=True) for run in runs]
     spread = np.std(others, axis=0)
+    untold = tuple(
+        constant.name
+        for constant, told in zip(CONSTANTS, _told(slopes, everyone), strict=True)
+        if not told
+    )
     return OverheadFit(
-        calibration=_with(calibration, values, runs),
+        calibration=_with(calibration, values, runs, untold),
         values=_by_name(values),
+        untold=untold,
         spread=_by_name(spread),
         fitted=tuple(fitted),
         held_out=tuple(held_out),
@@ -133,8 +145,17 @@ class _Fit:
                 if metric not in run.measured:
                     raise CalibrationError(f"run {run.id} of {run.source} lacks {metric}")
 
+    def own_values(self) -> Array:
+        """The constants that the calibration has already."""
+        own = self.calibration.overheads.model_dump()
+        front_end = self.calibration.front_end
+        own["request_latency_ms"] = 0.0
+        if front_end is not None:
+            own["request_latency_ms"] = front_end.request_latency_ms + front_end.response_latency_ms
+        return np.array([own[constant.name] for constant in CONSTANTS])
+
     def predict(self, run: MeasuredRun, values: Array) -> Prediction:
-        calibration = _with(self.calibration, values, ())
+        calibration = _with(self.calibration, values)
         engine = run.config.engine
         model = OpTablePerformanceModel(
             run.config.model,
@@ -163,18 +184,24 @@ class _Fit:
         return predicted, slopes
 
     def solve(
-        self, values: Array, predicted: Array, slopes: Array, kept: NDArray[np.bool_]
+        self,
+        values: Array,
+        predicted: Array,
+        slopes: Array,
+        kept: NDArray[np.bool_],
+        otherwise: Array,
     ) -> Array:
-        """Constants with the least weighted relative errors of the kept runs, inside bounds."""
+        """Constants with the least weighted relative errors of the kept runs, inside bounds.
+
+        ``otherwise`` where no kept run tells of a constant.
+        """
         measured = np.array(
             [[run.measured[metric] for metric in FITTED_METRICS] for run in self.runs]
         )
         weights = (np.array(_WEIGHTS) / measured)[kept]
         design = (slopes[kept] * weights[..., None]).reshape(-1, len(CONSTANTS))
         target = ((measured - predicted)[kept] * weights).ravel() + design @ values
-        scale = np.abs(design).max(axis=0)
-        told = scale > 0
-        # A constant that no kept run tells anything of stays at its start.
+        scale, told = np.abs(design).max(axis=0), _told(slopes, kept)
         low, high = (
             np.array([getattr(constant, side) for constant in CONSTANTS])[told] * scale[told]
             for side in ("least", "most")
@@ -182,13 +209,21 @@ class _Fit:
         found = require_scipy().lsq_linear(
             design[:, told] / scale[told], target, bounds=(low, high)
         )
-        solution = np.array([constant.start for constant in CONSTANTS])
+        solution = otherwise.copy()
         solution[told] = found.x / scale[told]
         return solution
 
 
+def _told(slopes: Array, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether the kept runs depend on each constant."""
+    return np.asarray(np.abs(slopes[kept]).max(axis=(0, 1)) > 0)
+
+
 def _with(
-    calibration: KernelCalibration, values: Array, runs: Sequence[MeasuredRun]
+    calibration: KernelCalibration,
+    values: Array,
+    runs: Sequence[MeasuredRun] = (),
+    untold: Sequence[str] = (),
 ) -> KernelCalibration:
     """The calibration with these constants, naming the runs that they were fitted to."""
     named = _by_name(values)
@@ -197,7 +232,10 @@ def _with(
     provenance = dict(calibration.provenance)
     if runs:
         provenance["fitted_runs"] = [run.id for run in runs]
-        provenance["overheads"] = "fitted on whole runs (leave-one-out errors: validate)"
+        note = "fitted on whole runs (leave-one-out errors: validate)"
+        if untold:
+            note += f"; not told by them, as before: {', '.join(untold)}"
+        provenance["overheads"] = note
     return replace(
         calibration,
         overheads=HostOverheads.model_validate(overheads.model_dump()),
