@@ -1,9 +1,9 @@
 """Detailed results of ``vllm bench serve``: every request as it was sent, and what it waited.
 
 The file doesn't hold the server's settings: they come beside it. Requests are replayed at their
-measured ``start_times``. A closed loop (``--max-concurrency``) is replayed as one where the file has
-``queue_times``, what each request waited for its turn; without them it becomes the open loop that it
-turned out to be.
+measured ``start_times``. A closed loop (``--max-concurrency``) is replayed as one where the file
+has ``queue_times``, what each request waited for its turn; without them it becomes the open loop
+that it turned out to be.
 """
 
 from __future__ import annotations
