@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llm_inference_simulator import SimulatorConfig, simulate
@@ -242,6 +243,28 @@ def test_serve_results_give_the_means_that_vllm_printed() -> None:
     for name in ("ttft", "itl", "e2el"):
         assert bench.means_ms[name] == pytest.approx(printed[f"mean_{name}_ms"], rel=1e-3)
     assert bench.output_tokens.sum() == printed["total_output_tokens"]
+
+
+def test_a_closed_loop_counts_from_when_requests_wanted_to_be_sent(tmp_path: Path) -> None:
+    data = json.loads((DATA / "bench_serve_A.json").read_text())
+    wanted = read_bench_result(DATA / "bench_serve_A.json").arrival_ns
+    held_s = np.cumsum(np.full(60, 0.5))
+    order = np.argsort(data["start_times"])
+    starts, waits = np.array(data["start_times"]), np.zeros(60)
+    waits[order] = held_s
+    data |= {
+        "max_concurrency": 4,
+        "start_times": (starts + waits).tolist(),
+        "queue_times": waits.tolist(),
+    }
+    path = tmp_path / "closed.json"
+    path.write_text(json.dumps(data))
+    bench = read_bench_result(path)
+    assert bench.max_concurrency == 4
+    assert bench.arrival_ns == pytest.approx(wanted, rel=0, abs=1000)
+    path.write_text(json.dumps(data | {"queue_times": waits.tolist()[:-1]}))
+    with pytest.raises(CalibrationError, match="queue_times must be a list"):
+        read_bench_result(path)
 
 
 def test_serve_results_without_arrays_stand_for_equal_requests(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_repeats_give_median_spread_and_outliers() -> None:
 
 
 @pytest.mark.vllm
+@pytest.mark.filterwarnings("default")  # PyTorch and vLLM warn of their own deprecations
 def test_a_calibration_of_the_tiny_model(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

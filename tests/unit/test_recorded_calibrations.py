@@ -16,6 +16,8 @@ from llm_inference_simulator.calibrators.from_bench import (
     predict_means,
 )
 from llm_inference_simulator.config import EngineConfig
+from llm_inference_simulator.performance_models import VLLMRooflineModel
+from llm_inference_simulator.validation import predict, read_runs
 from vllm_benchmarks.data_collector import read_points, write_step_log
 from vllm_benchmarks.roofline_estimator import estimate_from_server
 
@@ -30,6 +32,10 @@ ENGINE = {
     "enable_prefix_caching": False,
     "async_scheduling": False,
 }
+
+
+QUIET = DATA / "raw" / "vllm_cpu_quiet"
+QUIET_STEPS = DATA / "processed" / "vllm_cpu_quiet" / "steps.jsonl.gz"
 
 
 def errors(calibration: CalibrationFile, load: str) -> dict[str, float]:
@@ -68,14 +74,67 @@ def test_a_servers_answers_alone_predict_a_load() -> None:
     assert errors(made, "rate_3") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.1)
 
 
-def test_processed_steps_come_from_the_raw_points(tmp_path: Path) -> None:
+def whole_errors(calibration: CalibrationFile, file: Path) -> dict[str, float]:
+    """Signed errors of means and tails, as shares of the measured values."""
+    blocks = {"block_size": 32, "num_gpu_blocks_override": 16384}
+    engine = {**ENGINE, **blocks}
+    (run,) = read_runs(file, {"model": MODEL, "xpu": "cpu", "engine": engine})
+    priced = VLLMRooflineModel(
+        MODEL, "cpu", calibration=calibration, engine=run.config.engine, max_model_len=2048
+    )
+    predicted = predict(run, priced)
+    return {name: predicted[name] / value - 1 for name, value in run.measured.items()}
+
+
+MEANS = {"ttft_mean", "itl_mean", "e2e_mean"}
+TAILS = {"ttft_p90", "e2e_p90"}
+
+
+def within(found: dict[str, float], names: set[str], limit: float) -> bool:
+    return max(abs(found[name]) for name in names) <= limit
+
+
+@pytest.mark.parametrize("load", ["medium", "saturated"])
+def test_loads_on_a_quiet_machine(load: str) -> None:
+    made = calibrate_from_steps(
+        [QUIET_STEPS], model=MODEL, xpu="cpu", bootstrap_samples=20
+    ).calibration
+    config = measured_config(made, MODEL, "cpu", {})
+    corrected, _ = calibrate_from_bench(made, QUIET / "bench_serve_correction.json", config)
+    found = whole_errors(corrected, QUIET / f"bench_serve_{load}.json")
+    assert within(found, MEANS, 0.1), found
+    assert within(found, TAILS, 0.15), found
+
+
+def test_a_servers_answers_alone_predict_loads_from_light_to_saturated() -> None:
+    points = QUIET / "points_server.jsonl"
+    data = read_points(points)
+    header = data.header.model_copy(update={"model": MODEL})
+    made = estimate_from_server(
+        points,
+        data.model_copy(update={"header": header}),
+        engine=EngineConfig(),
+        bootstrap_samples=20,
+        progress=lambda _: None,
+    ).calibration
+    first = QUIET / "first_server"
+    for folder, load in (
+        (first, "light"), (QUIET, "medium"), (QUIET, "saturated"), (first, "saturated"),
+    ):  # fmt: skip
+        found = whole_errors(made, folder / f"bench_serve_{load}.json")
+        assert within(found, MEANS, 0.1), (load, found)
+        assert within(found, TAILS, 0.15), (load, found)
+
+
+@pytest.mark.parametrize(("raw", "steps"), [(RAW, STEPS), (QUIET, QUIET_STEPS)])
+def test_processed_steps_come_from_the_raw_points(raw: Path, steps: Path, tmp_path: Path) -> None:
     log = tmp_path / "steps.jsonl.gz"
-    write_step_log(read_points(RAW / "points_offline.jsonl"), log)
+    write_step_log(read_points(raw / "points_offline.jsonl"), log)
     # Compressed bytes differ between versions of zlib.
-    assert gzip.decompress(log.read_bytes()) == gzip.decompress(STEPS.read_bytes())
+    assert gzip.decompress(log.read_bytes()) == gzip.decompress(steps.read_bytes())
 
 
-@pytest.mark.parametrize("name", ["vllm_cpu", "vllm_cpu_avx2"])
+@pytest.mark.parametrize("name", ["vllm_cpu", "vllm_cpu_avx2", "vllm_cpu_quiet"])
 def test_the_shipped_calibrations_load_and_say_what_they_are(name: str) -> None:
     calibration, _ = load_calibration(DATA / "calibration" / f"{name}.json")
     assert calibration.xpu == "cpu"

@@ -293,6 +293,27 @@ def test_a_bench_result_is_replayed_as_it_was_sent(tmp_path: Path) -> None:
     assert predict(run, TenMilliseconds())["itl_mean"] == pytest.approx(10.0)
 
 
+def test_a_closed_loop_is_replayed_as_one(tmp_path: Path) -> None:
+    # Two places; what was measured as slow must not space out the requests of the prediction.
+    closed = bench(
+        max_concurrency=2,
+        start_times=[10.0, 10.1, 50.0, 70.0],
+        queue_times=[0.0, 0.0, 39.8, 59.7],
+        output_lens=[11, 11, 11, 11],
+        ttfts=[1.0, 1.0, 1.0, 1.0],
+        itls=[[1.0] * 10] * 4,
+    )
+    (run,) = read_runs(write(tmp_path, closed), SERVER)
+    assert run.workload.max_concurrency == 2
+    assert run.workload.arrival_ns.tolist() == [0, 100_000_000, 200_000_000, 300_000_000]
+    # Eleven steps of 10 ms each, in a fast server: nobody has to wait for a place.
+    assert predict(run, TenMilliseconds())["e2e_p99"] == pytest.approx(115, abs=6)
+    closed["queue_times"] = None
+    (run,) = read_runs(write(tmp_path, closed), SERVER)
+    assert run.workload.max_concurrency is None
+    assert run.workload.arrival_ns[-1] == 60_000_000_000
+
+
 def test_a_bench_result_names_a_known_model_itself(tmp_path: Path) -> None:
     file = write(tmp_path, bench(model_id="Qwen/Qwen2.5-7B-Instruct"))
     (run,) = read_runs(file, {"xpu": "h100"})

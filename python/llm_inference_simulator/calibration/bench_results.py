@@ -39,7 +39,7 @@ class BenchResult:
 
     kind: str
     arrival_ns: NDArray[np.int64]
-    """Sorted; the first is 0."""
+    """Sorted; the first is 0. ``max_concurrency`` may send requests later."""
     prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
     means_ms: dict[str, float]
@@ -179,7 +179,7 @@ def _serve(path: Path, data: dict[str, Any], source: DataSource) -> BenchResult:
     prompts = column(path, data, "input_lens")
     rows = len(prompts)
     outputs = column(path, data, "output_lens", rows)
-    starts = np.array(column(path, data, "start_times", rows))
+    sent_s = np.array(column(path, data, "start_times", rows))
     ttfts = np.array(column(path, data, "ttfts", rows))
     gaps = data.get("itls")
     if not isinstance(gaps, list) or len(gaps) != rows:
@@ -192,7 +192,7 @@ def _serve(path: Path, data: dict[str, Any], source: DataSource) -> BenchResult:
     return assemble(
         path,
         Requests(
-            start_s=starts[kept],
+            start_s=sent_s[kept] - _waited_s(path, data, concurrency, kept),
             prompt_tokens=[int(prompts[row]) for row in kept],
             output_tokens=[int(outputs[row]) for row in kept],
             ttft_s=ttfts[kept],
@@ -204,6 +204,25 @@ def _serve(path: Path, data: dict[str, Any], source: DataSource) -> BenchResult:
         extra_means={"itl": 1e3 * float(pooled.mean())} if len(pooled) else {},
         max_concurrency=concurrency,
     )
+
+
+def _waited_s(
+    path: Path, data: Mapping[str, Any], concurrency: int | None, kept: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What ``--max-concurrency`` held requests back; 0 where older files do not say.
+
+    Without it, start times would tell a prediction the throughput that it is to predict.
+    """
+    waited = data.get("queue_times")
+    if concurrency is None or waited is None:
+        return np.zeros(len(kept))
+    if not isinstance(waited, list) or len(waited) <= max(kept, default=0):
+        raise CalibrationError(
+            f"benchmark result {path}: queue_times must be a list of one number a request: the "
+            "file is damaged"
+        )
+    # Of requests that failed the difference means nothing.
+    return np.array(column(path, {"queue_times": [waited[row] for row in kept]}, "queue_times"))
 
 
 def _serve_aggregates(

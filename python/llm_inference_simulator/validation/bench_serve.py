@@ -1,7 +1,9 @@
 """Detailed results of ``vllm bench serve``: every request as it was sent, and what it waited.
 
 The file doesn't hold the server's settings: they come beside it. Requests are replayed at their
-measured ``start_times``, so a closed loop becomes the open loop that it turned out to be.
+measured ``start_times``. A closed loop (``--max-concurrency``) is replayed as one where the file
+has ``queue_times``, what each request waited for its turn; without them it becomes the open loop
+that it turned out to be.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def read(values: Sequence[Any], path: Path, settings: Mapping[str, Any]) -> list
 def _run(
     value: dict[str, Any], path: Path, settings: Mapping[str, Any], *, name: str, source: str
 ) -> MeasuredRun:
-    columns = {key: _column(value, key, source) for key in _NUMBERS}
+    limit = _closed_loop(value)
+    names = _NUMBERS if limit is None else (*_NUMBERS, "queue_times")
+    columns = {key: _column(value, key, source) for key in names}
     e2e_s = _end_to_end_s(value, columns["ttfts"], source)
     for key, column in (*columns.items(), ("itls", e2e_s)):
         if len(column) != len(columns["input_lens"]):
@@ -55,6 +59,9 @@ def _run(
                 f"{source}: {key} has {len(column)} values but input_lens has "
                 f"{len(columns['input_lens'])}: the file is damaged"
             )
+    if limit is not None:
+        # The start times alone would tell a prediction the throughput that it is to predict.
+        columns["start_times"] = columns["start_times"] - columns.pop("queue_times")
     answered = columns["output_lens"] > 0
     if not answered.any():
         raise ConfigError(f"{source}: no request has an answer: there is nothing to compare with")
@@ -77,6 +84,7 @@ def _run(
             np.rint(seconds * 1e9).astype(np.int64),
             rows["input_lens"].astype(np.int64),
             output_tokens,
+            max_concurrency=limit,
             description=f"requests of {path.name}: {len(seconds):,} over {seconds[-1]:.6g} s",
         ),
         notes=(
@@ -85,6 +93,13 @@ def _run(
             *(f"{metric} is 0 in the measurement: not compared" for metric in zero),
         ),
     )
+
+
+def _closed_loop(value: Mapping[str, Any]) -> int | None:
+    """Return how many requests were open at most, where the file can tell what that held back."""
+    limit = value.get("max_concurrency")
+    told = value.get("queue_times") is not None
+    return limit if told and type(limit) is int and limit > 0 else None
 
 
 def _configuration(
