@@ -275,6 +275,7 @@ class Simulation:
         response_latency_ns: int = 0,
         record_steps: bool = False,
         record_decisions: bool = False,
+        step_by_step: bool = False,
     ) -> Simulation:
         """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
 

@@ -1,10 +1,12 @@
 //! One serving engine: its scheduler, its cost model and the steps in flight.
 
+mod coast;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::config::{EngineSettings, Role};
-use crate::cost::{CostModel, StepTotals};
+use crate::cost::{CostModel, StepShape, StepTotals};
 use crate::error::SimError;
 use crate::ids::SlotId;
 use crate::recorder::{
@@ -13,6 +15,7 @@ use crate::recorder::{
 use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
+use coast::Coast;
 
 /// What scheduling led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,7 @@ pub(crate) struct Engine {
     lost_peak: u32,
     /// Requests whose prompts the latest steps complete; None where that is not noted.
     handing: Option<Vec<Handing>>,
+    coast: Coast,
     step_ends: Vec<u64>,
     totals: StepTotals,
     counts: EngineCounts,
@@ -110,6 +114,7 @@ impl Engine {
             logged: VecDeque::new(),
             lost_peak: 0,
             handing: None,
+            coast: Coast::default(),
             step_ends: Vec::new(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -206,7 +211,7 @@ impl Engine {
         if self.settings.role != Role::Aggregated {
             self.note_handovers(&plan, start, end, records);
         }
-        self.record_step(&plan, duration, end);
+        self.record_shape(&plan.shape, duration, end);
         if let Some(rows) = &mut records.steps {
             self.record_row(&plan, rows, start, end);
         }
@@ -356,12 +361,12 @@ impl Engine {
     }
 
     #[inline]
-    fn record_step(&mut self, plan: &StepPlan, duration: SimDuration, end: SimTime) {
-        self.totals.add(&plan.shape, self.cost.experts(&plan.shape));
+    fn record_shape(&mut self, shape: &StepShape, duration: SimDuration, end: SimTime) {
+        self.totals.add(shape, self.cost.experts(shape));
         self.counts.busy_ns += duration.as_nanos();
         self.step_ends.push(end.as_nanos());
         self.hash.add(end.as_nanos());
-        self.hash.add(plan.shape.tokens() << 32 ^ plan.shape.decode_context_tokens);
+        self.hash.add(shape.tokens() << 32 ^ shape.decode_context_tokens);
     }
 
     fn record_row(&self, plan: &StepPlan, rows: &mut StepColumns, start: SimTime, end: SimTime) {

@@ -71,7 +71,9 @@ def run_reference(case: Case) -> Run:
     ).simulate()
 
 
-def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
+def build_core(
+    case: Case, *, record_steps: bool = True, step_by_step: bool = False
+) -> core.Simulation:
     def column(values: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.array(values, dtype=np.int64)
 
@@ -98,6 +100,7 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
         "request_latency_ns": case.request_latency_ns,
         "response_latency_ns": case.response_latency_ns,
         "record_steps": record_steps,
+        "step_by_step": step_by_step,
     }
     return core.Simulation(**arguments)
 
@@ -127,6 +130,11 @@ def rows_of(columns: dict[str, Any]) -> list[dict[str, int]]:
         dict(zip(names, (int(value) for value in row), strict=True))
         for row in zip(*columns.values(), strict=True)
     ]
+
+
+def stats_of(run: core.Simulation) -> list[dict[str, Any]]:
+    names = [name for name in dir(core.EngineStats) if not name.startswith("_")]
+    return [{name: getattr(own, name) for name in names} for own in run.engine_stats()]
 
 
 def assert_same_rows(kind: str, ours: list[dict[str, int]], theirs: list[dict[str, int]]) -> None:
@@ -502,6 +510,43 @@ def test_slices_and_recording_change_nothing(case: Case) -> None:
         assert rows_of(sliced.request_columns()) == rows_of(whole.request_columns())
         assert rows_of(sliced.step_columns()) == rows_of(whole.step_columns())
     assert finish(build_core(case, record_steps=False)).trace_hash() == whole.trace_hash()
+
+
+@st.composite
+def long_cases(draw: st.DrawFn) -> Case:
+    """Long outputs and rare arrivals: most steps only decode."""
+    settings = replace(
+        draw(engine_settings()),
+        max_model_len=400,
+        max_num_batched_tokens=draw(st.sampled_from([3, 40, 400])),
+        enable_chunked_prefill=True,
+        num_gpu_blocks=draw(st.sampled_from([30, 120, 500])),
+        batching_strategy="continuous",
+    )
+    jobs, now = [], 0
+    for _ in range(draw(st.integers(1, 10))):
+        now += draw(st.sampled_from([0, 1, 99, 100, 101, 700, 5000, 20_000]))
+        length = st.integers(1, 30)
+        jobs.append(Job(now, draw(length), draw(length | st.integers(30, 300))))
+    costs = draw(st.sampled_from([(100, 0, 0, 0), (100, 3, 5, 0), (1, 0, 5, 1)]))
+    case = draw(cases())
+    count = draw(st.integers(1, 3))
+    return replace(case, engines=((settings, costs),) * count, jobs=tuple(jobs))
+
+
+@slow_to_draw
+@given(cases() | long_cases(), st.sampled_from([1, 7, 10**6]))
+def test_steps_taken_together_change_nothing(case: Case, max_events: int) -> None:
+    stepped = finish(build_core(case, record_steps=False, step_by_step=True))
+    coasted = finish(build_core(case, record_steps=False), max_events)
+    assert coasted.trace_hash() == stepped.trace_hash()
+    assert stats_of(coasted) == stats_of(stepped)
+    assert rows_of(coasted.request_columns()) == rows_of(stepped.request_columns())
+    requests = np.arange(len(case.jobs), dtype=np.int64)
+    for ours, theirs in zip(
+        coasted.token_times(requests), stepped.token_times(requests), strict=True
+    ):
+        assert ours.tolist() == theirs.tolist()
 
 
 def test_workloads_are_interesting() -> None:

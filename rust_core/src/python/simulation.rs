@@ -180,7 +180,7 @@ impl PySimulation {
                         block_ids=None, transfer=None, fleet=None, router_seed=0,
                         router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
-                        record_decisions=false))]
+                        record_decisions=false, step_by_step=false))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
@@ -204,6 +204,7 @@ impl PySimulation {
         response_latency_ns: u64,
         record_steps: bool,
         record_decisions: bool,
+        step_by_step: bool,
     ) -> PyResult<Self> {
         let router_raised = Raised::default();
         let view_delay = SimDuration::from_nanos(router_view_delay_ns);
@@ -235,6 +236,7 @@ impl PySimulation {
             response_latency: SimDuration::from_nanos(response_latency_ns),
             record_steps,
             record_decisions,
+            step_by_step,
         };
         let fleet = fleet.map(|argument| argument.settings()).transpose()?;
         let build = || {

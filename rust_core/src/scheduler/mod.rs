@@ -16,7 +16,7 @@ mod window_sums;
 
 use std::sync::Arc;
 
-use crate::config::{Batching, EngineSettings};
+use crate::config::{Batching, EngineSettings, Window};
 use crate::ids::{NONE, SlotId};
 use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
@@ -56,6 +56,16 @@ pub(crate) struct Ended {
     pub(crate) output: u32,
     /// Its slot, where its blocks are held until a decode engine has them.
     pub(crate) held_by: Option<SlotId>,
+}
+
+/// Steps that the scheduler has nothing to decide in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Steady {
+    pub(crate) steps: u32,
+    /// Requests that get a token in each.
+    pub(crate) seqs: u64,
+    /// Keys that they read in the first.
+    pub(crate) context: u64,
 }
 
 /// The queues and the cache of one engine.
@@ -164,6 +174,39 @@ impl Scheduler {
             let slots = &self.slots;
             plan.finishing.sort_unstable_by_key(|&id| slots[id].admission);
         }
+    }
+
+    /// The next steps, if they are known: every running request decodes, none ends, the blocks
+    /// suffice and nobody waits.
+    pub(crate) fn steady(&self, most: u32) -> Option<Steady> {
+        let seqs = self.decoding.len();
+        let steady = seqs > 0
+            && seqs == self.running.len()
+            && self.waiting.len() == 0
+            && self.prefilling.is_empty()
+            && self.inbox.is_none()
+            && !self.explicit
+            && self.settings.window == Window::None
+            && self.settings.batching == Batching::Continuous
+            && seqs <= self.settings.max_num_batched_tokens;
+        if !steady {
+            return None;
+        }
+        let before_last = self.decoding.steps_before_last(&self.slots, most);
+        let steps = self.decoding.steps_within(before_last, self.kv.free());
+        let (seqs, context) = (u64::from(seqs), self.decoding.context());
+        (steps > 0).then_some(Steady { steps, seqs, context })
+    }
+
+    /// Take that many of the steps that [`Scheduler::steady`] told of.
+    pub(crate) fn coast(&mut self, steps: u32) {
+        self.kv.take(self.decoding.blocks_in(steps));
+        self.decoding.skip(steps);
+    }
+
+    /// The output of such a step has been processed.
+    pub(crate) const fn completed(&mut self, step: u32) {
+        self.processed = step + 1;
     }
 
     /// Process the output of a step, the oldest one first: requests whose last token it gave leave.

@@ -89,6 +89,20 @@ impl StepPlan {
         self.first_tokens.retain(|&other| other != request);
     }
 
+    /// Whether it gives some request its last token.
+    #[inline]
+    pub(crate) const fn ends_some(&self) -> bool {
+        !self.finishing.is_empty()
+    }
+
+    /// Make it the plan of a decode step that was taken without being planned.
+    pub(crate) fn resume(&mut self, step: u32, shape: StepShape, end: SimTime, overlaps: bool) {
+        self.reset(step);
+        self.shape = shape;
+        self.end = end;
+        self.overlaps = overlaps;
+    }
+
     /// Whether no request was scheduled.
     pub(crate) const fn is_empty(&self) -> bool {
         self.shape.tokens() == 0
