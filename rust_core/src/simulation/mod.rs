@@ -3,7 +3,7 @@
 mod fleet;
 mod handover;
 
-use crate::config::{EngineSettings, Role};
+use crate::config::{EngineSettings, Hop, Role};
 use crate::cost::CostModel;
 use crate::engine::{Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
@@ -24,8 +24,10 @@ pub use handover::TransferSettings;
 pub struct Pool {
     /// Their settings.
     pub settings: EngineSettings,
-    /// What prices their steps.
-    pub cost: CostModel,
+    /// What prices their steps: a model for each stage of their pipelines.
+    pub stages: Vec<CostModel>,
+    /// What lies between the stages: one less than these.
+    pub hops: Vec<Hop>,
     /// How many there are.
     pub count: u32,
 }
@@ -104,10 +106,18 @@ impl Simulation {
         let mut index = 0;
         for pool in pools {
             pool.settings.validate()?;
+            let size = pool.settings.pipeline_parallel_size as usize;
+            if pool.stages.len() != size || pool.hops.len() + 1 != size {
+                return Err(SimError::InvalidSetting {
+                    field: "pipeline_parallel_size",
+                    value: size.to_string(),
+                    remedy: "give a cost model for each stage and a link between each two",
+                });
+            }
             for _ in 0..pool.count {
-                let (cost, shared) = (pool.cost.clone(), workload.shared());
+                let shared = workload.shared();
                 let decisions = options.record_decisions;
-                engines.push(Engine::new(index, pool.settings, cost, shared, decisions));
+                engines.push(Engine::new(index, pool, shared, decisions));
                 index += 1;
             }
         }
