@@ -12,8 +12,20 @@ use crate::recorder::{
 };
 use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
-use crate::simulation::Pool;
 use crate::time::{SimDuration, SimTime};
+
+/// Engines that are alike.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Their settings.
+    pub settings: EngineSettings,
+    /// What prices their steps: a model for each stage of their pipelines.
+    pub stages: Vec<CostModel>,
+    /// What lies between the stages: one less than these.
+    pub hops: Vec<Hop>,
+    /// How many there are.
+    pub count: u32,
+}
 
 /// What scheduling led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 mod fleet;
 mod handover;
 
-use crate::config::{EngineSettings, Hop, Role};
-use crate::cost::CostModel;
+use crate::config::{EngineSettings, Role};
+pub use crate::engine::Pool;
 use crate::engine::{Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
@@ -18,19 +18,6 @@ use fleet::Fleet;
 pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
-
-/// Engines that are alike.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// Their settings.
-    pub settings: EngineSettings,
-    /// What prices their steps: a model for each stage of their pipelines.
-    pub stages: Vec<CostModel>,
-    /// What lies between the stages: one less than these.
-    pub hops: Vec<Hop>,
-    /// How many there are.
-    pub count: u32,
-}
 
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
