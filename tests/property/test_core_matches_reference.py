@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -22,7 +22,7 @@ from llm_inference_simulator.cluster import (
     FleetSettings,
     TransferSettings,
 )
-from tests.reference.cluster import Cluster, Job, Run, Sums, Transfers
+from tests.reference.cluster import Cluster, Job, Run, StepNs, Sums, Transfers
 from tests.reference.fleet import Autoscaling, FleetRules
 from tests.reference.routers import ROUND_ROBIN, Routing
 from tests.reference.scheduler import Settings
@@ -55,9 +55,17 @@ def fixed_ns(costs: Costs, sums: Sums) -> int:
     )
 
 
+def stage_costs(settings: Settings, costs: Costs) -> list[Costs]:
+    """One a stage: every other one has a longer constant and prices tokens differently."""
+    step, prefill_token, decode_seq, context_token = costs
+    odd = (step + 37, prefill_token // 2, 2 * decode_seq, context_token)
+    return [odd if stage % 2 else costs for stage in range(settings.pipeline_parallel_size)]
+
+
 def run_reference(case: Case) -> Run:
-    engines: list[tuple[Settings, Callable[[Sums], int]]] = [
-        (settings, partial(fixed_ns, costs)) for settings, costs in case.engines
+    engines: list[tuple[Settings, list[StepNs]]] = [
+        (settings, [partial(fixed_ns, own) for own in stage_costs(settings, costs)])
+        for settings, costs in case.engines
     ]
     return Cluster(
         engines,
@@ -80,7 +88,11 @@ def build_core(
     lengths = [len(job.blocks) for job in case.jobs]
     arguments: dict[str, Any] = {
         "pools": [
-            (EngineSettings(**asdict(settings)), core.CostModel.fixed(*costs), 1)
+            (
+                EngineSettings(**asdict(settings)),
+                [core.CostModel.fixed(*own) for own in stage_costs(settings, costs)],
+                1,
+            )
             for settings, costs in case.engines
         ],
         "router": case.routing.policy,
@@ -175,6 +187,10 @@ def assert_equal(run: core.Simulation, expected: Run) -> None:
 @st.composite
 def engine_settings(draw: st.DrawFn) -> Settings:
     block_size = draw(st.integers(1, 5))
+    stages = draw(st.sampled_from([1, 1, 1, 2, 3, 4]))
+    link = st.tuples(
+        st.sampled_from([0, 0, 3, 90]), st.integers(0, 9), st.sampled_from([10**9, 3 * 10**8])
+    )
     max_model_len = draw(st.sampled_from([24, 40, 64]))
     chunked = draw(st.sampled_from([True, True, True, False]))
     budget = st.integers(1, 40) if chunked else st.integers(max_model_len, max_model_len + 20)
@@ -197,6 +213,8 @@ def engine_settings(draw: st.DrawFn) -> Settings:
             st.sampled_from(["continuous", "continuous", "continuous", "static", "windowed"])
         ),
         batch_window_ns=draw(st.sampled_from([0, 1, 60, 1000])),
+        pipeline_parallel_size=stages,
+        stage_links=tuple(draw(link) for _ in range(stages - 1)),
     )
 
 

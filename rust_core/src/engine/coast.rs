@@ -96,7 +96,7 @@ impl Engine {
         let (seqs, first) = (self.coast.seqs, next_step(self.step_ends.len())?);
         let mut context = self.coast.context;
         for step in &ahead[..dispatched] {
-            self.record_shape(&decode(seqs, context), step.duration, step.end);
+            self.record_shape(&decode(seqs, context), step.duration.as_nanos(), step.end);
             self.device_free = step.end;
             context += seqs;
         }

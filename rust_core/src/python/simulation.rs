@@ -163,6 +163,22 @@ impl PyTokenGaps {
     }
 }
 
+/// What prices an engine's steps: one model, or one for each stage of its pipeline.
+#[derive(FromPyObject)]
+enum StagesArgument {
+    One(Py<PyCostModel>),
+    Each(Vec<Py<PyCostModel>>),
+}
+
+impl StagesArgument {
+    fn models(&self) -> &[Py<PyCostModel>] {
+        match self {
+            Self::One(model) => std::slice::from_ref(model),
+            Self::Each(models) => models,
+        }
+    }
+}
+
 /// One of a step's sums.
 type Sum = fn(&StepShape) -> u64;
 
@@ -185,7 +201,7 @@ impl PySimulation {
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
         py: Python<'_>,
-        pools: Vec<(EngineSettingsArgument, Py<PyCostModel>, u32)>,
+        pools: Vec<(EngineSettingsArgument, StagesArgument, u32)>,
         router: &Bound<'_, PyAny>,
         arrival_ns: PyReadonlyArray1<'_, i64>,
         prompt_tokens: PyReadonlyArray1<'_, i64>,
@@ -211,12 +227,13 @@ impl PySimulation {
         let policy = policy(router, view_delay, router_imbalance, &router_raised)?;
         let mut core_pools = Vec::with_capacity(pools.len());
         let mut raised = vec![router_raised];
-        for (settings, cost, count) in &pools {
-            let cost = cost.get();
-            raised.push(cost.raised.clone());
+        for (settings, stages, count) in &pools {
+            let stages = stages.models();
+            raised.extend(stages.iter().map(|cost| cost.get().raised.clone()));
             core_pools.push(Pool {
                 settings: settings.settings(py)?,
-                cost: cost.model.clone(),
+                stages: stages.iter().map(|cost| cost.get().model.clone()).collect(),
+                hops: settings.hops(),
                 count: *count,
             });
         }

@@ -2,7 +2,8 @@
 //!
 //! Two implementations of the running pass live here. The fast one applies when everything that
 //! runs gets what it asks for: it adds one step to all decoding requests at once. Otherwise the
-//! other walks the running requests one by one, as the rules read.
+//! other walks the running requests one by one, as the rules read; so it does where the layers lie
+//! in several stages, since the requests in flight get no token in every step there.
 
 mod decode_set;
 mod handover;
@@ -164,7 +165,8 @@ impl Scheduler {
         self.open_batch(now);
         let cap = self.token_cap();
         let mut budget = self.settings.max_num_batched_tokens;
-        if self.explicit || !self.advance_all(cap, &mut budget, plan) {
+        let one_by_one = self.explicit || self.settings.is_pipelined();
+        if one_by_one || !self.advance_all(cap, &mut budget, plan) {
             self.walk_running(cap, &mut budget, plan);
         }
         if plan.preempted.is_empty() {
@@ -213,6 +215,12 @@ impl Scheduler {
     /// `ended` is called with each.
     pub(crate) fn complete(&mut self, plan: &StepPlan, mut ended: impl FnMut(Ended)) {
         self.processed = plan.step + 1;
+        for &id in &plan.awaited {
+            // One that was preempted meanwhile is told by `token_due`.
+            if self.slots[id].state == State::InPipeline {
+                self.slots[id].state = State::Ready;
+            }
+        }
         for &id in &plan.finishing {
             let slot = &self.slots[id];
             let span = Span { request: slot.request, first: slot.span_first, last: plan.step };
@@ -277,6 +285,10 @@ impl Scheduler {
 
     /// A request gets a token from this step: it decodes from the next one on, or leaves.
     fn give_token(&mut self, id: SlotId, plan: &mut StepPlan) {
+        if self.settings.is_pipelined() {
+            // Steps between this one and its last may have been those of others.
+            self.break_span(id, plan);
+        }
         let slot = &mut self.slots[id];
         slot.num_tokens += 1;
         plan.shape.sampled_seqs += 1;
@@ -295,6 +307,9 @@ impl Scheduler {
             {
                 row.last = true;
             }
+        } else if self.settings.is_pipelined() {
+            slot.state = State::InPipeline;
+            plan.awaited.push(id);
         } else {
             self.decoding.join(&mut self.slots, id);
         }

@@ -69,6 +69,8 @@ pub(crate) struct StepPlan {
     pub(crate) rows: Vec<Row>,
     /// Slots whose last token this step gives, in scheduled order.
     pub(crate) finishing: Vec<SlotId>,
+    /// Slots that wait for the token this step gives, where the layers lie in several stages.
+    pub(super) awaited: Vec<SlotId>,
 }
 
 impl StepPlan {
@@ -81,11 +83,13 @@ impl StepPlan {
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
+        self.awaited.clear();
     }
 
     /// Forget a request that was aborted: the step gives it no token.
     pub(super) fn forget(&mut self, id: SlotId, request: u32) {
         self.finishing.retain(|&other| other != id);
+        self.awaited.retain(|&other| other != id);
         self.first_tokens.retain(|&other| other != request);
     }
 

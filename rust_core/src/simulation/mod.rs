@@ -6,7 +6,7 @@ mod handover;
 use std::ops::{Bound, RangeBounds};
 
 use crate::config::{EngineSettings, Role};
-use crate::cost::CostModel;
+pub use crate::engine::Pool;
 use crate::engine::{Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
@@ -20,17 +20,6 @@ use fleet::Fleet;
 pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
-
-/// Engines that are alike.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// Their settings.
-    pub settings: EngineSettings,
-    /// What prices their steps.
-    pub cost: CostModel,
-    /// How many there are.
-    pub count: u32,
-}
 
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,10 +99,18 @@ impl Simulation {
         let mut index = 0;
         for pool in pools {
             pool.settings.validate()?;
+            let size = pool.settings.pipeline_parallel_size as usize;
+            if pool.stages.len() != size || pool.hops.len() + 1 != size {
+                return Err(SimError::InvalidSetting {
+                    field: "pipeline_parallel_size",
+                    value: size.to_string(),
+                    remedy: "give a cost model for each stage and a link between each two",
+                });
+            }
             for _ in 0..pool.count {
-                let (cost, shared) = (pool.cost.clone(), workload.shared());
+                let shared = workload.shared();
                 let decisions = options.record_decisions;
-                engines.push(Engine::new(index, pool.settings, cost, shared, decisions));
+                engines.push(Engine::new(index, pool, shared, decisions));
                 index += 1;
             }
         }
