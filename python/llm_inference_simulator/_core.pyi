@@ -256,7 +256,7 @@ class Simulation:
     def __new__(
         cls,
         *,
-        pools: Sequence[tuple[Any, CostModel, int]],
+        pools: Sequence[tuple[Any, CostModel | Sequence[CostModel], int]],
         router: str | Callable[[RouterRequest, RouterEngines], int],
         arrival_ns: NDArray[np.int64],
         prompt_tokens: NDArray[np.int64],
@@ -275,8 +275,10 @@ class Simulation:
         response_latency_ns: int = 0,
         record_steps: bool = False,
         record_decisions: bool = False,
+        step_by_step: bool = False,
     ) -> Simulation:
         """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
+        An engine whose layers lie in several stages has a cost model for each.
 
         ``after[i]`` is the earlier request whose answer the client of request i waits for, or -1.
 

@@ -37,6 +37,7 @@ def engine_settings(
     attention_window: tuple[str, int] | None = None,
     role: Literal["aggregated", "prefill", "decode"] = "aggregated",
     link_bytes_per_s: int = 0,
+    stage_links: tuple[tuple[int, int, int], ...] = (),
 ) -> EngineSettings:
     """Resolve an engine's configuration to the numbers that the core takes.
 
@@ -63,6 +64,8 @@ def engine_settings(
         attention_window=attention_window,
         role=role,
         link_bytes_per_s=link_bytes_per_s,
+        pipeline_parallel_size=1 + len(stage_links),
+        stage_links=stage_links,
     )
 
 
@@ -75,7 +78,8 @@ class Pool:
     """Equal engines as the core takes them."""
 
     settings: EngineSettings
-    cost_model: CostModel
+    cost_models: Sequence[CostModel]
+    """One for each stage of an engine's pipeline."""
     n_engines: int
 
 
@@ -137,7 +141,7 @@ def build_simulation(
             )
         block_offsets, block_ids = workload.segments.blocks(sizes.pop())
     return Simulation(
-        pools=[(pool.settings, pool.cost_model, pool.n_engines) for pool in pools],
+        pools=[(pool.settings, pool.cost_models, pool.n_engines) for pool in pools],
         router=config.cluster.router if router is None else router,
         # The core's seeds have 64 bits.
         router_seed=config.seed % 2**64,

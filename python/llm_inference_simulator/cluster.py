@@ -34,6 +34,10 @@ class EngineSettings:
     role: Literal["aggregated", "prefill", "decode"] = "aggregated"
     link_bytes_per_s: int = 0
     """What its link to engines of the other role carries."""
+    pipeline_parallel_size: int = 1
+    """Stages of its pipeline, each with a cost model of its own (docs/spec.md, section 14)."""
+    stage_links: tuple[tuple[int, int, int], ...] = ()
+    """(latency in ns, bytes a token, bytes a second) of what lies between each two stages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

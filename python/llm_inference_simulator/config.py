@@ -24,6 +24,7 @@ LONGEST_MS = 1e9
 
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+StageCount = Annotated[int, Field(ge=1, le=1024)]
 Engines = Annotated[int, Field(ge=1, le=MOST_ENGINES)]
 Seed = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
@@ -54,6 +55,13 @@ RouterName = Literal[
     "prefix_aware",
 ]
 GoodputMetric = Literal["ttft", "tpot", "e2el"]
+
+
+def _parallel_layout(tensor_parallel_size: int, pipeline_parallel_size: int) -> str:
+    layout = f"tensor_parallel_size={tensor_parallel_size}"
+    if pipeline_parallel_size > 1:
+        layout += f" and pipeline_parallel_size={pipeline_parallel_size}"
+    return layout
 
 
 class Section(BaseModel):
@@ -195,6 +203,12 @@ class PoolConfig(Section):
     n_xpus: Count | None = None
     """Accelerators of the pool; None: exactly what its engines need."""
     tensor_parallel_size: Count = 1
+    pipeline_parallel_size: StageCount = 1
+    """Stages that an engine's layers are divided into, on accelerators of their own."""
+    n_xpus_per_node: Count | None = None
+    """Accelerators in a node, where an engine's stages lie on several; None: on one."""
+    inter_node_bandwidth_gb_s: PositiveReal | None = None
+    """Of an accelerator to another node, in GB/s; None: ``cluster.inter_node_bandwidth_gb_s``."""
     engine: EngineConfig | None = None
     """Engine settings; those not set here are the configuration's ``engine``."""
     performance: PerformanceModelConfig | None = None
@@ -204,23 +218,49 @@ class PoolConfig(Section):
 
     @model_validator(mode="after")
     def _engines_fit(self) -> Self:
+        per_node = self.n_xpus_per_node
+        if per_node is not None and self.tensor_parallel_size > per_node:
+            raise ValueError(
+                f"tensor_parallel_size={self.tensor_parallel_size} exceeds "
+                f"n_xpus_per_node={per_node}: a tensor-parallel group must lie inside a node; "
+                "lower it or use larger nodes"
+            )
         if self.n_xpus is None:
             return self
-        tp, possible = self.tensor_parallel_size, self.n_xpus // self.tensor_parallel_size
+        possible = self.n_xpus // self.xpus_per_engine
         if possible < (self.n_engines or 1):
             wanted = f"n_engines={self.n_engines}" if self.n_engines else "an engine"
             raise ValueError(
-                f"n_xpus={self.n_xpus} do not hold {wanted} of tensor_parallel_size={tp}: at most "
+                f"n_xpus={self.n_xpus} do not hold {wanted} of {self.parallel_layout}: at most "
                 f"{possible} fit; raise n_xpus or lower the others"
             )
         return self
+
+    @property
+    def xpus_per_engine(self) -> int:
+        """Accelerators of all stages."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def parallel_layout(self) -> str:
+        """How an engine is divided, in the words of the configuration."""
+        return _parallel_layout(self.tensor_parallel_size, self.pipeline_parallel_size)
+
+    @property
+    def crosses_nodes(self) -> tuple[bool, ...]:
+        """Of each stage but the first: whether the one before it lies on another node."""
+        stages = range(1, self.pipeline_parallel_size)
+        if self.n_xpus_per_node is None:
+            return tuple(False for _ in stages)
+        per_node = self.n_xpus_per_node // self.tensor_parallel_size
+        return tuple(stage % per_node == 0 for stage in stages)
 
     @property
     def size(self) -> int:
         """Number of engines."""
         if self.n_engines is not None:
             return self.n_engines
-        return 1 if self.n_xpus is None else self.n_xpus // self.tensor_parallel_size
+        return 1 if self.n_xpus is None else self.n_xpus // self.xpus_per_engine
 
 
 class ClusterConfig(Section):
@@ -230,6 +270,12 @@ class ClusterConfig(Section):
     n_xpus_per_node: Count | None = None
     """Accelerators in a node; None: exactly what the parallel layout needs."""
     tensor_parallel_size: Count = 1
+    pipeline_parallel_size: StageCount = 1
+    """Stages that an engine's layers are divided into, on accelerators of their own."""
+    inter_node_bandwidth_gb_s: PositiveReal | None = None
+    """Of an accelerator to another node, in GB/s; stages on several nodes need it."""
+    inter_node_latency_us: NonNegativeReal = 10.0
+    """Of a batch between stages on different nodes, besides its bytes."""
     data_parallel_size: Engines | None = None
     """Number of engines; None: as many as the accelerators allow, or 1."""
     router: RouterName = "round_robin"
@@ -245,7 +291,13 @@ class ClusterConfig(Section):
     def _pools_fit(self) -> Self:
         if not self.pools:
             return self
-        for field in ("n_nodes", "n_xpus_per_node", "tensor_parallel_size", "data_parallel_size"):
+        for field in (
+            "n_nodes",
+            "n_xpus_per_node",
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "data_parallel_size",
+        ):
             if getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(
                     f"{field}={getattr(self, field)} describes a cluster without pools, but pools "
@@ -281,17 +333,24 @@ class ClusterConfig(Section):
                 f"tensor_parallel_size={tp} exceeds n_xpus_per_node={per_node}: a tensor-parallel "
                 "group must lie inside a node; lower it or use larger nodes"
             )
-        possible = (per_node // tp) * self.n_nodes
+        possible, layout = self._most_engines, _parallel_layout(tp, self.pipeline_parallel_size)
+        if not possible:
+            raise ValueError(
+                f"{layout} needs {tp * self.pipeline_parallel_size} accelerators, whole "
+                f"tensor-parallel groups in a node: {self.n_nodes} node(s) of "
+                f"n_xpus_per_node={per_node} do not hold an engine; lower the sizes or raise "
+                "n_nodes"
+            )
         if self.data_parallel_size is not None and self.data_parallel_size > possible:
             raise ValueError(
                 f"data_parallel_size={self.data_parallel_size} engines of "
-                f"tensor_parallel_size={tp} do not fit {self.n_nodes} node(s) of {per_node} "
+                f"{layout} do not fit {self.n_nodes} node(s) of {per_node} "
                 f"accelerators: at most {possible} do"
             )
         if self.n_engines > MOST_ENGINES:
             raise ValueError(
                 f"n_nodes={self.n_nodes} of n_xpus_per_node={per_node} make {self.n_engines} "
-                f"engines of tensor_parallel_size={tp}: at most {MOST_ENGINES} are simulated"
+                f"engines of {layout}: at most {MOST_ENGINES} are simulated"
             )
         return self
 
@@ -304,12 +363,20 @@ class ClusterConfig(Section):
             return self.data_parallel_size
         if self.n_xpus_per_node is None:
             return 1
-        return (self.n_xpus_per_node // self.tensor_parallel_size) * self.n_nodes
+        return self._most_engines
+
+    @property
+    def _most_engines(self) -> int:
+        """Engines that the nodes hold: several in a node, or one on several whole nodes."""
+        groups = (self.n_xpus_per_node or 0) // self.tensor_parallel_size
+        if groups >= self.pipeline_parallel_size:
+            return groups // self.pipeline_parallel_size * self.n_nodes
+        return self.n_nodes // -(-self.pipeline_parallel_size // groups) if groups else 0
 
     @property
     def n_xpus_used(self) -> int:
         """Accelerators that belong to an engine."""
-        return sum(pool.size * pool.tensor_parallel_size for pool in self.named_pools)
+        return sum(pool.size * pool.xpus_per_engine for pool in self.named_pools)
 
     @property
     def is_disaggregated(self) -> bool:
@@ -324,6 +391,8 @@ class ClusterConfig(Section):
                 name="engines",
                 n_engines=self.n_engines,
                 tensor_parallel_size=self.tensor_parallel_size,
+                pipeline_parallel_size=self.pipeline_parallel_size,
+                n_xpus_per_node=self.n_xpus_per_node,
             )
             return (only,)
         return tuple(
@@ -669,6 +738,22 @@ class SimulatorConfig(Section):
     def performance_of(self, pool: PoolConfig) -> PerformanceModelConfig:
         """What prices the steps of a pool."""
         return self.performance if pool.performance is None else pool.performance
+
+    def stage_bytes_per_s(self, pool: PoolConfig) -> float | None:
+        """What an accelerator of a pool sends to another node; None where it is not given."""
+        given = pool.inter_node_bandwidth_gb_s or self.cluster.inter_node_bandwidth_gb_s
+        return None if given is None else given * 1e9
+
+    @model_validator(mode="after")
+    def _stages_are_joined(self) -> Self:
+        for pool in self.cluster.named_pools:
+            if any(pool.crosses_nodes) and self.stage_bytes_per_s(pool) is None:
+                raise ValueError(
+                    f"{pool.parallel_layout} does not fit a node of "
+                    f"n_xpus_per_node={pool.n_xpus_per_node}, and the bandwidth between nodes is "
+                    "not known: give --inter-node-bandwidth GB_PER_S"
+                )
+        return self
 
     @model_validator(mode="after")
     def _fleet_fits(self) -> Self:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llm_inference_simulator.aggregated_cluster import Pool, engine_settings
-from llm_inference_simulator.capacity import plan_memory
+from llm_inference_simulator.capacity import DTYPE_BYTES, plan_memory
 from llm_inference_simulator.catalog import load_xpu
+from llm_inference_simulator.catalog.pipeline import pipeline_stages
 from llm_inference_simulator.energy import economics_of
 from llm_inference_simulator.errors import CapacityError, ConfigError
 from llm_inference_simulator.results import Capacity, PoolSetup
@@ -73,23 +74,27 @@ def _resolve(
 ) -> ResolvedPool:
     engine, xpu = config.engine_of(pool), load_xpu(config.xpu_of(pool))
     size = pool.tensor_parallel_size
-    # With expert parallelism all data-parallel engines of a pool share the experts.
-    plan = plan_memory(model, xpu, engine, size, pool.size)
+    plan = plan_memory(
+        model,
+        xpu,
+        engine,
+        size,
+        # With expert parallelism all data-parallel engines of a pool share the experts.
+        engines=pool.size,
+        pipeline_parallel_size=pool.pipeline_parallel_size,
+    )
     if performance_model is None:
-        # Importing the models takes a while, and a capacity error needs none.
-        from llm_inference_simulator.performance_models import create_performance_model
-
-        performance_model = create_performance_model(
-            config.performance_of(pool),
-            model,
-            xpu,
-            size,
-            engine,
-            max_model_len=plan.max_model_len,
-            engines=pool.size,
-        )
+        stages = _price_stages(config, pool, model, xpu, plan)
+        performance_model = stages[0]
     else:
+        if pool.pipeline_parallel_size > 1:
+            raise ConfigError(
+                f"performance_model= prices whole steps, but "
+                f"pipeline_parallel_size={pool.pipeline_parallel_size} divides them into stages: "
+                "leave one out"
+            )
         _require_same_subject(performance_model, model, xpu, size, plan)
+        stages = (performance_model,)
     settings = engine_settings(
         engine,
         max_model_len=plan.max_model_len,
@@ -97,6 +102,7 @@ def _resolve(
         attention_window=performance_model.attention_window,
         role=pool.role,
         link_bytes_per_s=config.link_bytes_per_s(pool),
+        stage_links=stage_links(config, pool, model, xpu),
     )
     setup = PoolSetup(
         name=pool.name or "",
@@ -104,6 +110,7 @@ def _resolve(
         xpu_name=xpu.name,
         n_engines=pool.size,
         tensor_parallel_size=size,
+        pipeline_parallel_size=pool.pipeline_parallel_size,
         capacity=_capacity(plan, engine),
         performance_model=performance_model.name,
         performance_description=performance_model.description,
@@ -114,23 +121,88 @@ def _resolve(
         economics=economics_of(xpu, config.pricing),
     )
     return ResolvedPool(
-        core=Pool(settings, performance_model.cost_model(), pool.size),
+        core=Pool(settings, [stage.cost_model() for stage in stages], pool.size),
         setup=setup,
         engine=engine,
         front_end=performance_model.front_end,
-        warnings=(*_unused_xpus(pool), *plan.warnings, *performance_model.warnings),
+        warnings=(
+            *_unused_xpus(pool),
+            *plan.warnings,
+            *dict.fromkeys(warning for stage in stages for warning in stage.warnings),
+        ),
     )
+
+
+def _price_stages(
+    config: SimulatorConfig,
+    pool: PoolConfig,
+    model: ModelSpec,
+    xpu: XpuSpec,
+    plan: MemoryPlan,
+) -> tuple[BasePerformanceModel, ...]:
+    """Build the configured performance model, one for each stage of an engine's pipeline."""
+    # Importing the models takes a while, and a capacity error needs none.
+    from llm_inference_simulator.performance_models import create_performance_model
+
+    stages = (
+        (None,)
+        if pool.pipeline_parallel_size == 1
+        else pipeline_stages(model, pool.pipeline_parallel_size)
+    )
+    return tuple(
+        create_performance_model(
+            config.performance_of(pool),
+            model,
+            xpu,
+            pool.tensor_parallel_size,
+            config.engine_of(pool),
+            max_model_len=plan.max_model_len,
+            # With expert parallelism all data-parallel engines of a pool share the experts.
+            engines=pool.size,
+            stage=stage,
+        )
+        for stage in stages
+    )
+
+
+def stage_links(
+    config: SimulatorConfig, pool: PoolConfig, model: ModelSpec, xpu: XpuSpec
+) -> tuple[tuple[int, int, int], ...]:
+    """What carries hidden states and residual from stage to stage (docs/spec.md, 14.4).
+
+    One (latency in ns, bytes a token, bytes a second) between each two stages. Every rank of a
+    tensor-parallel group sends its share to its counterpart.
+    """
+    if pool.pipeline_parallel_size == 1:
+        return ()
+    from llm_inference_simulator.performance_models.composition import HANDED_ON_VECTORS
+    from llm_inference_simulator.performance_models.hardware import group_bandwidth
+
+    vectors = HANDED_ON_VECTORS * DTYPE_BYTES * model.hidden_size
+    payload = -(-vectors // pool.tensor_parallel_size)
+    between_nodes = config.stage_bytes_per_s(pool)
+    links = []
+    for crosses in pool.crosses_nodes:
+        if crosses:
+            assert between_nodes is not None
+            latency_us, rate = config.cluster.inter_node_latency_us, between_nodes
+        else:
+            group = min(pool.xpus_per_engine, pool.n_xpus_per_node or pool.xpus_per_engine)
+            latency_us = xpu.link_latency_us
+            rate = group_bandwidth(xpu, group) * xpu.link_efficiency
+        links.append((round(latency_us * 1000), payload, max(1, round(rate))))
+    return tuple(links)
 
 
 def _unused_xpus(pool: PoolConfig) -> tuple[str, ...]:
     """Name accelerators of a pool that belong to no engine."""
-    size = pool.tensor_parallel_size
+    size = pool.xpus_per_engine
     unused = 0 if pool.n_xpus is None else pool.n_xpus - pool.size * size
     if not unused:
         return ()
     return (
         f"{unused} of {pool.n_xpus} accelerators are not used: {pool.size} engine(s) of "
-        f"tensor_parallel_size={size} take {pool.size * size}; change n_engines, n_xpus or "
+        f"{pool.parallel_layout} take {pool.size * size}; change n_engines, n_xpus or "
         "tensor_parallel_size",
     )
 

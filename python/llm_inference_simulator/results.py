@@ -81,6 +81,7 @@ class PoolSetup:
     """aggregated, prefill or decode."""
     n_engines: int
     tensor_parallel_size: int
+    pipeline_parallel_size: int = 1
     capacity: Capacity
     performance_model: str
     performance_description: str
@@ -96,7 +97,12 @@ class PoolSetup:
     @property
     def n_xpus(self) -> int:
         """Accelerators that belong to an engine."""
-        return self.n_engines * self.tensor_parallel_size
+        return self.n_engines * self.xpus_per_engine
+
+    @property
+    def xpus_per_engine(self) -> int:
+        """Accelerators of an engine, all stages together."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +347,7 @@ class SimulationResult:
             "n_engines": pool.n_engines,
             "n_xpus": pool.n_xpus,
             "tensor_parallel_size": pool.tensor_parallel_size,
+            "pipeline_parallel_size": pool.pipeline_parallel_size,
             "requests": sum(engine.requests for engine in engines),
             "busy_share": self._busy_share(engines),
             "capacity": _capacity_summary(pool.capacity),
@@ -365,7 +372,7 @@ class SimulationResult:
     def _utilisation(self) -> dict[str, Any]:
         """Shares over the whole run, warm-up included: what the engines did, not what counted."""
         pools = self.setup.pool_of_engine
-        size = [pool.tensor_parallel_size for pool in pools]
+        size = [pool.xpus_per_engine for pool in pools]
         return {
             "span_s": self._span_s,
             "engine_busy_share": self._busy_share(self.engines),
@@ -390,7 +397,7 @@ class SimulationResult:
                 PoolUse(
                     accelerator=pool.economics or AcceleratorEconomics(xpu_name=pool.xpu_name),
                     engines=[engine for own, engine in engines if own is pool],
-                    xpus_per_engine=pool.tensor_parallel_size,
+                    xpus_per_engine=pool.xpus_per_engine,
                     peak_flops=pool.peak_flops,
                     peak_bandwidth=pool.peak_bandwidth,
                 )

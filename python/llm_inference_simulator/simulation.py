@@ -101,6 +101,11 @@ def simulate(
             "--decisions-output: recorded decisions know no requests that leave early; leave it or "
             "fleet (--max-queue, --request-timeout, --max-retries) out"
         )
+    if record_decisions and any(p.pipeline_parallel_size > 1 for p in config.cluster.named_pools):
+        raise ConfigError(
+            "--decisions-output: recorded decisions know no stages of a pipeline; leave it or "
+            "pipeline_parallel_size (-pp) out"
+        )
     run = _prepare(config, workload, performance_model, is_complete=router is None)
     simulation = build_simulation(
         config,
@@ -309,7 +314,7 @@ def unused_xpus_warning(config: SimulatorConfig) -> tuple[str, ...]:
         return ()
     return (
         f"{unused} of {total} accelerators are not used: {cluster.n_engines} engine(s) of "
-        f"tensor_parallel_size={cluster.tensor_parallel_size} take {cluster.n_xpus_used}; change "
+        f"{cluster.named_pools[0].parallel_layout} take {cluster.n_xpus_used}; change "
         "--data-parallel-size or --tensor-parallel-size",
     )
 

@@ -43,6 +43,7 @@ fn main() -> Result<(), SimError> {
         window: Window::None,
         role: Role::Aggregated,
         link_bytes_per_s: 0,
+        pipeline_parallel_size: 1,
     };
     let cost = FixedCost {
         step_ns: 8_000_000,
@@ -50,7 +51,7 @@ fn main() -> Result<(), SimError> {
         decode_seq_ns: 100_000,
         context_token_ns: 0,
     };
-    let pool = Pool { settings, cost: CostModel::Fixed(cost), count: 1 };
+    let pool = Pool { settings, stages: vec![CostModel::Fixed(cost)], hops: vec![], count: 1 };
     let mut simulation =
         Simulation::new(&[pool], &RoutingPolicy::RoundRobin, workload, Options::default(), None)?;
     let progress = simulation.run_slice(u64::MAX)?;

@@ -143,6 +143,30 @@ pub struct EngineSettings {
     pub role: Role,
     /// What its link to engines of the other role carries, in bytes per second.
     pub link_bytes_per_s: u64,
+    /// Stages that a batch passes one after the other, and batches in flight at most.
+    pub pipeline_parallel_size: u32,
+}
+
+/// What carries hidden states from a stage of a pipeline to the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Of every batch, besides its bytes.
+    pub latency: SimDuration,
+    /// Hidden states of a token.
+    pub bytes_per_token: u64,
+    /// What the link carries.
+    pub bytes_per_s: u64,
+}
+
+impl Hop {
+    /// How long the hidden states of so many tokens take, rounded up to a nanosecond.
+    pub(crate) fn duration(&self, tokens: u64) -> SimDuration {
+        let billionths = u128::from(tokens) * u128::from(self.bytes_per_token) * 1_000_000_000;
+        let nanos = billionths.div_ceil(u128::from(self.bytes_per_s.max(1)));
+        // More than the clock holds ends the run where it is added to it.
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        SimDuration::from_nanos(self.latency.as_nanos().saturating_add(nanos))
+    }
 }
 
 impl EngineSettings {
@@ -156,6 +180,7 @@ impl EngineSettings {
             ("max_num_batched_tokens", self.max_num_batched_tokens),
             ("max_model_len", self.max_model_len),
             ("block_size", self.block_size),
+            ("pipeline_parallel_size", self.pipeline_parallel_size),
         ];
         for (field, value) in at_least_one {
             if value == 0 {
@@ -184,6 +209,21 @@ impl EngineSettings {
             return Err(invalid("link_bytes_per_s", 0, "must be at least 1"));
         }
         Ok(())
+    }
+
+    /// Whether the layers lie in several stages, so that tokens are known when their batch has
+    /// left the last one.
+    pub const fn is_pipelined(&self) -> bool {
+        self.pipeline_parallel_size > 1
+    }
+
+    /// Batches that may be in flight together (3.4, 14.2).
+    pub const fn batches_in_flight(&self) -> usize {
+        match (self.pipeline_parallel_size, self.async_scheduling) {
+            (0 | 1, false) => 1,
+            (0 | 1, true) => 2,
+            (stages, _) => stages as usize,
+        }
     }
 
     /// Blocks that requests can use: all but the null block.

@@ -1,10 +1,12 @@
-//! One serving engine: its scheduler, its cost model and the steps in flight.
+//! One serving engine: its scheduler, the stages of its pipeline and the steps in flight.
+
+mod coast;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::{EngineSettings, Role};
-use crate::cost::{CostModel, StepTotals};
+use crate::config::{EngineSettings, Hop, Role};
+use crate::cost::{CostModel, StepShape, StepTotals};
 use crate::error::SimError;
 use crate::ids::SlotId;
 use crate::recorder::{
@@ -13,6 +15,20 @@ use crate::recorder::{
 use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
+use coast::Coast;
+
+/// Engines that are alike.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Their settings.
+    pub settings: EngineSettings,
+    /// What prices their steps: a model for each stage of their pipelines.
+    pub stages: Vec<CostModel>,
+    /// What lies between the stages: one less than these.
+    pub hops: Vec<Hop>,
+    /// How many there are.
+    pub count: u32,
+}
 
 /// What scheduling led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +51,25 @@ pub(crate) struct Records {
     pub(crate) decisions: Option<Decisions>,
 }
 
+/// A stage of the pipeline after the first.
+#[derive(Clone, Debug)]
+struct Stage {
+    /// From the stage before it.
+    hop: Hop,
+    /// When that has carried everything dispatched.
+    hop_free: SimTime,
+    cost: CostModel,
+    /// When it has run everything dispatched.
+    free: SimTime,
+}
+
 /// A serving engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     index: u32,
+    /// Of the first stage; most engines have no other.
     cost: CostModel,
+    later_stages: Vec<Stage>,
     settings: EngineSettings,
     scheduler: Scheduler,
     /// Steps that may be dispatched before the output of the first is known.
@@ -51,7 +81,7 @@ pub(crate) struct Engine {
     /// Plans to fill again; boxed, because they move between here and there every step.
     #[expect(clippy::vec_box, reason = "plans move between the two queues every step")]
     spare: Vec<Box<StepPlan>>,
-    /// When the device has run everything dispatched.
+    /// When the first stage has run everything dispatched.
     device_free: SimTime,
     /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
     logged: VecDeque<(usize, bool)>,
@@ -59,6 +89,7 @@ pub(crate) struct Engine {
     lost_peak: u32,
     /// Requests whose prompts the latest steps complete; None where that is not noted.
     handing: Option<Vec<Handing>>,
+    coast: Coast,
     step_ends: Vec<u64>,
     totals: StepTotals,
     counts: EngineCounts,
@@ -81,7 +112,7 @@ pub struct EngineCounts {
     pub requests: u64,
     /// Preemptions.
     pub preemptions: u64,
-    /// Nanoseconds in which a step ran.
+    /// Nanoseconds in which a step ran, in all stages together.
     pub busy_ns: u64,
     /// Tokens that admitted requests looked up in the prefix cache.
     pub prefix_queries: u64,
@@ -92,17 +123,25 @@ pub struct EngineCounts {
 impl Engine {
     pub(crate) fn new(
         index: u32,
-        settings: EngineSettings,
-        cost: CostModel,
+        pool: &Pool,
         shared: Arc<SharedBlocks>,
         record_decisions: bool,
     ) -> Self {
+        let settings = pool.settings;
+        let (first, later) = pool.stages.split_at(1);
+        let stage = |(cost, &hop): (&CostModel, &Hop)| Stage {
+            hop,
+            hop_free: SimTime::ZERO,
+            cost: cost.clone(),
+            free: SimTime::ZERO,
+        };
         Self {
             index,
-            cost,
+            cost: first[0].clone(),
+            later_stages: later.iter().zip(&pool.hops).map(stage).collect(),
             settings,
             scheduler: Scheduler::new(settings, shared, record_decisions),
-            depth: if settings.async_scheduling { 2 } else { 1 },
+            depth: settings.batches_in_flight(),
             overhead: settings.step_overhead,
             in_flight: VecDeque::new(),
             spare: Vec::new(),
@@ -110,6 +149,7 @@ impl Engine {
             logged: VecDeque::new(),
             lost_peak: 0,
             handing: None,
+            coast: Coast::default(),
             step_ends: Vec::new(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -162,6 +202,9 @@ impl Engine {
         self.lost_peak = self.lost_peak.max(self.scheduler.kv().peak_used());
         self.spare.extend(self.in_flight.drain(..));
         self.device_free = now;
+        for stage in &mut self.later_stages {
+            (stage.hop_free, stage.free) = (now, now);
+        }
         Ok(self.scheduler.lose_all(next))
     }
 
@@ -199,14 +242,24 @@ impl Engine {
         }
         let duration = self.cost.step_duration(&plan.shape)?;
         let start = now.after(self.overhead)?.max(self.device_free);
-        let end = start.after(duration)?;
+        let mut end = start.after(duration)?;
         self.device_free = end;
+        let mut busy_ns = duration.as_nanos();
+        for stage in &mut self.later_stages {
+            let carried = stage.hop.duration(plan.shape.tokens());
+            end = end.max(stage.hop_free).after(carried)?;
+            stage.hop_free = end;
+            let duration = stage.cost.step_duration(&plan.shape)?;
+            end = end.max(stage.free).after(duration)?;
+            stage.free = end;
+            busy_ns += duration.as_nanos();
+        }
         plan.end = end;
         plan.overlaps = !self.in_flight.is_empty();
         if self.settings.role != Role::Aggregated {
             self.note_handovers(&plan, start, end, records);
         }
-        self.record_step(&plan, duration, end);
+        self.record_shape(&plan.shape, busy_ns, end);
         if let Some(rows) = &mut records.steps {
             self.record_row(&plan, rows, start, end);
         }
@@ -356,12 +409,12 @@ impl Engine {
     }
 
     #[inline]
-    fn record_step(&mut self, plan: &StepPlan, duration: SimDuration, end: SimTime) {
-        self.totals.add(&plan.shape, self.cost.experts(&plan.shape));
-        self.counts.busy_ns += duration.as_nanos();
+    fn record_shape(&mut self, shape: &StepShape, busy_ns: u64, end: SimTime) {
+        self.totals.add(shape, self.cost.experts(shape));
+        self.counts.busy_ns += busy_ns;
         self.step_ends.push(end.as_nanos());
         self.hash.add(end.as_nanos());
-        self.hash.add(plan.shape.tokens() << 32 ^ plan.shape.decode_context_tokens);
+        self.hash.add(shape.tokens() << 32 ^ shape.decode_context_tokens);
     }
 
     fn record_row(&self, plan: &StepPlan, rows: &mut StepColumns, start: SimTime, end: SimTime) {
@@ -387,10 +440,17 @@ impl Engine {
 
     /// Totals so far.
     pub(crate) fn stats(&self) -> EngineStats {
-        let (operations, bytes) = self.cost.work(&self.totals);
+        let (mut operations, mut bytes) = self.cost.work(&self.totals);
+        for stage in &self.later_stages {
+            let work = stage.cost.work(&self.totals);
+            (operations, bytes) = (operations + work.0, bytes + work.1);
+        }
+        let stages = 1 + self.later_stages.len();
+        let (operations, bytes) = (operations / stages as f64, bytes / stages as f64);
+        let busy_ns = self.counts.busy_ns / stages as u64;
         EngineStats {
             totals: self.totals,
-            counts: self.counts,
+            counts: EngineCounts { busy_ns, ..self.counts },
             used_blocks: self.scheduler.kv().used(),
             peak_blocks: self.scheduler.kv().peak_used().max(self.lost_peak),
             operations,
@@ -404,14 +464,14 @@ impl Engine {
 pub struct EngineStats {
     /// Steps and their sums.
     pub totals: StepTotals,
-    /// What it counted.
+    /// What it counted; `busy_ns` is the mean of the stages.
     pub counts: EngineCounts,
     /// KV blocks in use now.
     pub used_blocks: u32,
     /// Most KV blocks in use at once.
     pub peak_blocks: u32,
-    /// Floating-point operations of all steps, per accelerator; 0 where the model has none.
+    /// Floating-point operations of all steps, per accelerator (of several stages the mean); 0 where the model has none.
     pub operations: f64,
-    /// Bytes of memory traffic of all steps, per accelerator; 0 where the model has none.
+    /// Bytes of memory traffic of all steps, per accelerator (as above); 0 where the model has none.
     pub bytes: f64,
 }

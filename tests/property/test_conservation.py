@@ -24,7 +24,9 @@ ROUTERS = (
 )
 
 
-def random_run(seed: int, router: str, fleet: dict[str, Any], **engine: Any) -> core.Simulation:
+def random_run(
+    seed: int, router: str, fleet: dict[str, Any], stages: int, **engine: Any
+) -> core.Simulation:
     """Two thousand requests on twelve engines, which change about a hundred times."""
     rng = np.random.default_rng(seed)
     count, engines = 2000, 12
@@ -50,10 +52,13 @@ def random_run(seed: int, router: str, fleet: dict[str, Any], **engine: Any) -> 
         block_size=16,
         num_gpu_blocks=80,
         scheduler_reserve_full_isl=False,
+        pipeline_parallel_size=stages,
+        stage_links=((1000, 100, 10**9),) * (stages - 1),
         **engine,
     )
+    cost = core.CostModel.fixed(2 * MS // stages, 2_000, 50_000)
     return core.Simulation(
-        pools=[(settings, core.CostModel.fixed(2 * MS, 2_000, 50_000), engines)],
+        pools=[(settings, [cost] * stages, engines)],
         router=router,
         arrival_ns=arrivals.astype(np.int64),
         prompt_tokens=np.maximum(rng.integers(0, 300, count), blocks * 16).astype(np.int64),
@@ -88,12 +93,19 @@ def test_every_request_ends_once_and_every_block_comes_back() -> None:
     totals = {"steps": 0, "requests": 0}
 
     @hypothesis_settings(max_examples=25, deadline=None, derandomize=True, database=None)
-    @given(st.integers(0, 2**32), st.sampled_from(ROUTERS), fleets, st.booleans(), st.booleans())
+    @given(
+        st.integers(0, 2**32),
+        st.sampled_from(ROUTERS),
+        fleets,
+        st.sampled_from([1, 1, 3]),
+        st.booleans(),
+        st.booleans(),
+    )
     def check(
-        seed: int, router: str, fleet: dict[str, Any], overlapped: bool, caching: bool
+        seed: int, router: str, fleet: dict[str, Any], stages: int, overlapped: bool, caching: bool
     ) -> None:
         run = random_run(
-            seed, router, fleet, async_scheduling=overlapped, enable_prefix_caching=caching
+            seed, router, fleet, stages, async_scheduling=overlapped, enable_prefix_caching=caching
         )
         progress = run.run_slice(2**62)
         assert progress.done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -22,7 +22,7 @@ from llm_inference_simulator.cluster import (
     FleetSettings,
     TransferSettings,
 )
-from tests.reference.cluster import Cluster, Job, Run, Sums, Transfers
+from tests.reference.cluster import Cluster, Job, Run, StepNs, Sums, Transfers
 from tests.reference.fleet import Autoscaling, FleetRules
 from tests.reference.routers import ROUND_ROBIN, Routing
 from tests.reference.scheduler import Settings
@@ -55,9 +55,17 @@ def fixed_ns(costs: Costs, sums: Sums) -> int:
     )
 
 
+def stage_costs(settings: Settings, costs: Costs) -> list[Costs]:
+    """One a stage: every other one has a longer constant and prices tokens differently."""
+    step, prefill_token, decode_seq, context_token = costs
+    odd = (step + 37, prefill_token // 2, 2 * decode_seq, context_token)
+    return [odd if stage % 2 else costs for stage in range(settings.pipeline_parallel_size)]
+
+
 def run_reference(case: Case) -> Run:
-    engines: list[tuple[Settings, Callable[[Sums], int]]] = [
-        (settings, partial(fixed_ns, costs)) for settings, costs in case.engines
+    engines: list[tuple[Settings, list[StepNs]]] = [
+        (settings, [partial(fixed_ns, own) for own in stage_costs(settings, costs)])
+        for settings, costs in case.engines
     ]
     return Cluster(
         engines,
@@ -71,14 +79,20 @@ def run_reference(case: Case) -> Run:
     ).simulate()
 
 
-def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
+def build_core(
+    case: Case, *, record_steps: bool = True, step_by_step: bool = False
+) -> core.Simulation:
     def column(values: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.array(values, dtype=np.int64)
 
     lengths = [len(job.blocks) for job in case.jobs]
     arguments: dict[str, Any] = {
         "pools": [
-            (EngineSettings(**asdict(settings)), core.CostModel.fixed(*costs), 1)
+            (
+                EngineSettings(**asdict(settings)),
+                [core.CostModel.fixed(*own) for own in stage_costs(settings, costs)],
+                1,
+            )
             for settings, costs in case.engines
         ],
         "router": case.routing.policy,
@@ -98,6 +112,7 @@ def build_core(case: Case, *, record_steps: bool = True) -> core.Simulation:
         "request_latency_ns": case.request_latency_ns,
         "response_latency_ns": case.response_latency_ns,
         "record_steps": record_steps,
+        "step_by_step": step_by_step,
     }
     return core.Simulation(**arguments)
 
@@ -127,6 +142,11 @@ def rows_of(columns: dict[str, Any]) -> list[dict[str, int]]:
         dict(zip(names, (int(value) for value in row), strict=True))
         for row in zip(*columns.values(), strict=True)
     ]
+
+
+def stats_of(run: core.Simulation) -> list[dict[str, Any]]:
+    names = [name for name in dir(core.EngineStats) if not name.startswith("_")]
+    return [{name: getattr(own, name) for name in names} for own in run.engine_stats()]
 
 
 def assert_same_rows(kind: str, ours: list[dict[str, int]], theirs: list[dict[str, int]]) -> None:
@@ -167,6 +187,10 @@ def assert_equal(run: core.Simulation, expected: Run) -> None:
 @st.composite
 def engine_settings(draw: st.DrawFn) -> Settings:
     block_size = draw(st.integers(1, 5))
+    stages = draw(st.sampled_from([1, 1, 1, 2, 3, 4]))
+    link = st.tuples(
+        st.sampled_from([0, 0, 3, 90]), st.integers(0, 9), st.sampled_from([10**9, 3 * 10**8])
+    )
     max_model_len = draw(st.sampled_from([24, 40, 64]))
     chunked = draw(st.sampled_from([True, True, True, False]))
     budget = st.integers(1, 40) if chunked else st.integers(max_model_len, max_model_len + 20)
@@ -189,6 +213,8 @@ def engine_settings(draw: st.DrawFn) -> Settings:
             st.sampled_from(["continuous", "continuous", "continuous", "static", "windowed"])
         ),
         batch_window_ns=draw(st.sampled_from([0, 1, 60, 1000])),
+        pipeline_parallel_size=stages,
+        stage_links=tuple(draw(link) for _ in range(stages - 1)),
     )
 
 
@@ -502,6 +528,43 @@ def test_slices_and_recording_change_nothing(case: Case) -> None:
         assert rows_of(sliced.request_columns()) == rows_of(whole.request_columns())
         assert rows_of(sliced.step_columns()) == rows_of(whole.step_columns())
     assert finish(build_core(case, record_steps=False)).trace_hash() == whole.trace_hash()
+
+
+@st.composite
+def long_cases(draw: st.DrawFn) -> Case:
+    """Long outputs and rare arrivals: most steps only decode."""
+    settings = replace(
+        draw(engine_settings()),
+        max_model_len=400,
+        max_num_batched_tokens=draw(st.sampled_from([3, 40, 400])),
+        enable_chunked_prefill=True,
+        num_gpu_blocks=draw(st.sampled_from([30, 120, 500])),
+        batching_strategy="continuous",
+    )
+    jobs, now = [], 0
+    for _ in range(draw(st.integers(1, 10))):
+        now += draw(st.sampled_from([0, 1, 99, 100, 101, 700, 5000, 20_000]))
+        length = st.integers(1, 30)
+        jobs.append(Job(now, draw(length), draw(length | st.integers(30, 300))))
+    costs = draw(st.sampled_from([(100, 0, 0, 0), (100, 3, 5, 0), (1, 0, 5, 1)]))
+    case = draw(cases())
+    count = draw(st.integers(1, 3))
+    return replace(case, engines=((settings, costs),) * count, jobs=tuple(jobs))
+
+
+@slow_to_draw
+@given(cases() | long_cases(), st.sampled_from([1, 7, 10**6]))
+def test_steps_taken_together_change_nothing(case: Case, max_events: int) -> None:
+    stepped = finish(build_core(case, record_steps=False, step_by_step=True))
+    coasted = finish(build_core(case, record_steps=False), max_events)
+    assert coasted.trace_hash() == stepped.trace_hash()
+    assert stats_of(coasted) == stats_of(stepped)
+    assert rows_of(coasted.request_columns()) == rows_of(stepped.request_columns())
+    requests = np.arange(len(case.jobs), dtype=np.int64)
+    for ours, theirs in zip(
+        coasted.token_times(requests), stepped.token_times(requests), strict=True
+    ):
+        assert ours.tolist() == theirs.tolist()
 
 
 def test_workloads_are_interesting() -> None:

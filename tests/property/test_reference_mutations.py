@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.property.test_core_matches_reference import fixed_ns
 from tests.reference.cluster import Cluster, Job
 from tests.reference.kv_blocks import BlockPool
 from tests.reference.replay import replay
@@ -87,6 +90,15 @@ class NoWatermark(Scheduler):
         return needed + idle_hits <= len(self.pool.free)
 
 
+class TokensBeforeTheyAreKnown(Scheduler):
+    """Wrong in a pipeline only: a request goes on while its token is in a later stage (14.3)."""
+
+    def tokens_to_compute(self, request: Request) -> int:
+        if request.known + request.flying == request.output:
+            return 0
+        return request.num_tokens - request.computed
+
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "vllm_decisions"
 
 VARIANTS: list[type[Scheduler]] = [
@@ -99,6 +111,7 @@ VARIANTS: list[type[Scheduler]] = [
     WholePrefixHit,
     RegisteredAfterExecution,
     NoWatermark,
+    TokensBeforeTheyAreKnown,
 ]
 
 
@@ -129,13 +142,16 @@ def random_case(seed: int) -> tuple[Settings, list[Job]]:
         # One family's prompts all start with the same blocks.
         names = tuple(family * 1000 + i for i in range(full))
         jobs.append(Job(now, prompt, rng.randint(1, fits // 2), rng.randrange(2), names))
+    if rng.random() < 0.3:
+        settings = replace(settings, pipeline_parallel_size=2, stage_links=((5, 1, 10**9),))
     return settings, jobs
 
 
 def outcome(variant: type[Scheduler], seed: int) -> object:
     """What a run records, or the invariant that a wrong variant breaks."""
     settings, jobs = random_case(seed)
-    engines = [(settings, lambda sums: 100 + 10 * sums["prefill_tokens"] + sums["decode_seqs"])]
+    stage = partial(fixed_ns, (100, 10, 1, 0))
+    engines = [(settings, [stage] * settings.pipeline_parallel_size)]
     try:
         return Cluster(engines, jobs, scheduler=variant).simulate()
     except (AssertionError, KeyError, IndexError) as error:

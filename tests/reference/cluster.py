@@ -1,4 +1,4 @@
-"""A cluster of engines on one clock: docs/spec.md, sections 1 to 3, 8, 11 and 12."""
+"""A cluster of engines on one clock: docs/spec.md, sections 1 to 3, 8, 11, 12 and 14."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
 
 from tests.reference.fleet import STATIC, Fleet, FleetRules
 from tests.reference.links import Links
@@ -18,6 +20,7 @@ STEP_ENDS, TRANSFERS, PLANNED, STARTED, LOOKS, TIMES_OUT, ANSWERED, SENT, ARRIVE
 """What happens in one nanosecond, in order (1.3, 13.6); rank 4 begins with the clients' side."""
 
 Sums = dict[str, int]
+StepNs = Callable[[Sums], int]
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,10 @@ class Job:
 class Engine:
     settings: Settings
     scheduler: Scheduler
-    step_ns: Callable[[Sums], int]
+    stages: list[StepNs]
     ends: list[int] = field(default_factory=list)  # of the steps in flight
-    last_end: int = 0
+    # Of all steps: when they left the stages and, between these, the links (14.1).
+    place_ends: list[list[int]] = field(default_factory=list)
     woken_ns: int = -1  # something happened in this nanosecond that it has not scheduled after
     starts: list[int] = field(default_factory=list)  # of the steps in flight
 
@@ -99,6 +103,13 @@ def sums_of(decision: Decision) -> Sums:
     return sums
 
 
+def link_ns(link: tuple[int, int, int], sums: Sums) -> int:
+    """14.4."""
+    latency_ns, bytes_per_token, bytes_per_s = link
+    tokens = sums["prefill_tokens"] + sums["decode_seqs"]
+    return latency_ns + math.ceil(Fraction(tokens * bytes_per_token * 10**9, bytes_per_s))
+
+
 def rejected(job: Job, settings: Settings) -> bool:
     """2.3 and 12.2."""
     if job.prompt == 0 or job.output == 0 or job.prompt >= settings.max_model_len:
@@ -110,11 +121,11 @@ def rejected(job: Job, settings: Settings) -> bool:
 
 
 class Cluster:
-    """A cluster that runs a whole workload; ``step_ns`` of an engine gets the sums of section 8."""
+    """A cluster that runs a whole workload; every stage prices the sums of section 8."""
 
     def __init__(
         self,
-        engines: Sequence[tuple[Settings, Callable[[Sums], int]]],
+        engines: Sequence[tuple[Settings, Sequence[StepNs]]],
         jobs: Sequence[Job],
         routing: Routing = ROUND_ROBIN,
         max_concurrency: int | None = None,
@@ -124,7 +135,9 @@ class Cluster:
         transfers: Transfers | None = None,
         fleet: FleetRules | None = None,
     ) -> None:
-        self.engines = [Engine(s, scheduler(s), step_ns) for s, step_ns in engines]
+        self.engines = [Engine(s, scheduler(s), list(stages)) for s, stages in engines]
+        for engine in self.engines:
+            engine.place_ends = [[0] for _ in self.places_of(engine)]
         self.jobs = jobs
         self.places = len(jobs) if max_concurrency is None else max_concurrency
         self.request_latency = request_latency_ns
@@ -385,7 +398,7 @@ class Cluster:
             return
         engine.woken_ns = -1
         self.closing.pop(index, None)
-        depth = 2 if engine.settings.async_scheduling else 1
+        depth = self.depth(engine.settings)
         handing: list[tuple[Request, int, int]] = []
         reserved: list[tuple[Request, int]] = []
         while len(engine.ends) < depth:
@@ -422,15 +435,34 @@ class Cluster:
             assert self.closing[index] > now
             self.at(self.closing[index], SCHEDULES, index)
 
+    def places_of(self, engine: Engine) -> list[StepNs]:
+        """14.1: the stages and the links between them, as a batch passes them."""
+        places: list[StepNs] = []
+        for stage, step_ns in enumerate(engine.stages):
+            if stage:
+                places.append(partial(link_ns, engine.settings.stage_links[stage - 1]))
+            places.append(lambda sums, step_ns=step_ns: max(1, step_ns(sums)))  # type: ignore[misc]
+        return places
+
+    def depth(self, settings: Settings) -> int:
+        """3.3, 3.4 and 14.2: steps in flight."""
+        if settings.pipeline_parallel_size > 1:
+            return settings.pipeline_parallel_size
+        return 2 if settings.async_scheduling else 1
+
     def start_step(self, now: int, index: int, decision: Decision) -> None:
-        """3.3 and 3.4."""
+        """3.3, 3.4 and 14.1."""
         engine = self.engines[index]
         sums = sums_of(decision)
-        start = max(now + engine.settings.step_overhead_ns, engine.last_end)
-        end = start + max(1, engine.step_ns(sums))
+        end = now + engine.settings.step_overhead_ns
+        starts = []
+        for place_ns, ends in zip(self.places_of(engine), engine.place_ends, strict=True):
+            starts.append(max([end, *ends]))
+            end = starts[-1] + place_ns(sums)
+            ends.append(end)
+        start = starts[0]
         engine.ends.append(end)
         engine.starts.append(start)
-        engine.last_end = end
         self.at(end, STEP_ENDS, index)
         self.run.steps.append(
             {

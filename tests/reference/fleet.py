@@ -84,7 +84,8 @@ class Fleet:
         engine = self.cluster.engines[index]
         lost = sorted(r.number for r in (*engine.scheduler.running, *engine.scheduler.waiting))
         engine.scheduler = self.cluster.make_scheduler(engine.settings)
-        engine.ends, engine.starts, engine.last_end = [], [], now
+        engine.ends, engine.starts = [], []
+        engine.place_ends = [[now] for _ in engine.place_ends]
         for number in lost:
             self.cluster.routers["aggregated"].answered(self.cluster.incoming(number))
         for number in lost:

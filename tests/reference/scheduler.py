@@ -1,4 +1,4 @@
-"""The scheduler of one engine, rule by rule as in docs/spec.md, sections 4 to 7, 9 and 10.
+"""The scheduler of one engine, rule by rule as in docs/spec.md, sections 4 to 7, 9, 10 and 14.
 
 Each rule that a test may want to get wrong on purpose is a small method.
 """
@@ -33,6 +33,8 @@ class Settings:
     batch_window_ns: int = 0
     role: str = "aggregated"
     link_bytes_per_s: int = 0
+    pipeline_parallel_size: int = 1
+    stage_links: tuple[tuple[int, int, int], ...] = ()  # ns, bytes a token, bytes a second
 
 
 @dataclass(eq=False)
@@ -194,6 +196,8 @@ class Scheduler:
     def tokens_to_compute(self, request: Request) -> int:
         if request.known + request.flying == request.output:
             return 0  # its last token is scheduled
+        if request.flying and self.settings.pipeline_parallel_size > 1:
+            return 0  # 14.3: its token has not left the last stage
         return request.num_tokens - request.computed
 
     def blocks_required(self, tokens: int) -> int:

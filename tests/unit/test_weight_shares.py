@@ -152,12 +152,12 @@ def test_data_parallel_engines_share_the_experts() -> None:
     """DeepSeek-V3 on eight H200, one engine each: 32 of 256 experts, the rest whole."""
     spec = load_model("deepseek-v3")
     engine = EngineConfig(enable_expert_parallel=True)
-    plan = plan_memory(spec, load_xpu("h200-sxm"), engine, 1, 8)
+    plan = plan_memory(spec, load_xpu("h200-sxm"), engine, 1, engines=8)
     experts = sum(w.elements for w in model_weights(spec) if w.experts > 1)  # one byte each
     alone = weight_bytes_per_rank(spec, engine, 1)
     assert alone - plan.weight_bytes_per_rank == pytest.approx(7 / 8 * experts, rel=1e-3)
     with pytest.raises(CapacityError):
-        plan_memory(spec, load_xpu("h200-sxm"), engine, 1, 1)
+        plan_memory(spec, load_xpu("h200-sxm"), engine, 1)
 
 
 def test_whole_experts_suit_sizes_that_split_ones_do_not() -> None:

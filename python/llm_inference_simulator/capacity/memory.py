@@ -107,7 +107,8 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
         # Llama 4 (10 million positions, 2.7 GB) would have 13 % more blocks than vLLM logged. The
         # other models' tables are too small to show it.
         (tokens * _layer_elements(model, tp) + model.rotary_elements) * DTYPE_BYTES,
-        hidden_states + rows * model.vocab_size * _bytes_per_logit(rows),
+        hidden_states
+        + (rows * model.vocab_size * _bytes_per_logit(rows) if model.holds_lm_head else 0),
     ]
     lasting = 0.0
     if model.vision is not None:
@@ -120,9 +121,9 @@ def activation_bytes(model: ModelSpec, engine: EngineConfig, tensor_parallel_siz
     return math.ceil(max(phases) + lasting)
 
 
-def runtime_bytes(tensor_parallel_size: int) -> int:
-    """What lies outside PyTorch's pool."""
-    return RUNTIME_BYTES + (COLLECTIVE_BYTES if tensor_parallel_size > 1 else 0)
+def runtime_bytes(group_size: int) -> int:
+    """What lies outside PyTorch's pool, in an engine of ``group_size`` accelerators."""
+    return RUNTIME_BYTES + (COLLECTIVE_BYTES if group_size > 1 else 0)
 
 
 def _bytes_per_logit(rows: int) -> int:

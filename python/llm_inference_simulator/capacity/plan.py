@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_inference_simulator.capacity.kv_cache import (
     KvLayout,
@@ -17,6 +17,7 @@ from llm_inference_simulator.capacity.memory import (
 )
 from llm_inference_simulator.capacity.parallelism import check_tensor_parallel_size
 from llm_inference_simulator.catalog.model_spec import ModelSpec
+from llm_inference_simulator.catalog.pipeline import pipeline_stages
 from llm_inference_simulator.catalog.xpu_spec import XpuSpec
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CapacityError, ConfigError
@@ -101,11 +102,14 @@ def plan_memory(
     xpu: XpuSpec,
     engine: EngineConfig,
     tensor_parallel_size: int,
+    *,
     engines: int = 1,
+    pipeline_parallel_size: int = 1,
 ) -> MemoryPlan:
     """Divide an accelerator's memory into weights, activations and KV blocks.
 
-    With expert parallelism the experts are spread over all ``engines`` of the pool.
+    With expert parallelism the experts are spread over all ``engines`` of the pool. Of several
+    stages the plan is that of the scarcest: vLLM gives all of them as many blocks as it has.
 
     Raises :class:`CapacityError` where the model, or one sequence of ``max_model_len`` tokens, does
     not fit, with the changes that would help, and :class:`ConfigError` for a tensor-parallel size
@@ -115,7 +119,40 @@ def plan_memory(
         model, tensor_parallel_size, whole_experts=engine.enable_expert_parallel
     )
     _check_max_model_len(model, engine)
-    budget = _budget(model, xpu.usable_memory_bytes, engine, tensor_parallel_size, engines)
+    if pipeline_parallel_size == 1:
+        return _plan(model, xpu, engine, tensor_parallel_size, engines=engines)
+    plans = []
+    for stage in pipeline_stages(model, pipeline_parallel_size):
+        try:
+            part = stage.part_of(model)
+            plans.append(
+                _plan(part, xpu, engine, tensor_parallel_size, engines=engines, pipelined=True)
+            )
+        except CapacityError as error:
+            raise CapacityError(
+                f"stage {stage.index + 1} of pipeline_parallel_size={stage.count} "
+                f"(layers {stage.layers.start} to {stage.layers.stop - 1}): {error}"
+            ) from None
+    return replace(
+        min(plans, key=lambda plan: plan.num_gpu_blocks),
+        max_model_len=min(plan.max_model_len for plan in plans),
+        kv_bytes_per_token=model.kv_bytes_per_token(kv_dtype_bytes(engine, model)),
+        warnings=tuple(dict.fromkeys(warning for plan in plans for warning in plan.warnings)),
+    )
+
+
+def _plan(
+    model: ModelSpec,
+    xpu: XpuSpec,
+    engine: EngineConfig,
+    tensor_parallel_size: int,
+    *,
+    engines: int,
+    pipelined: bool = False,
+) -> MemoryPlan:
+    """Plan one accelerator for the layers of ``model``."""
+    memory = xpu.usable_memory_bytes
+    budget = _budget(model, memory, engine, tensor_parallel_size, engines, pipelined=pipelined)
     if not _enough(budget, engine):
         raise _does_not_fit(
             model, xpu, engine, tensor_parallel_size, engines=engines, budget=budget
@@ -215,6 +252,8 @@ def _budget(
     engine: EngineConfig,
     tensor_parallel_size: int,
     engines: int,
+    *,
+    pipelined: bool = False,
 ) -> _Budget:
     return _Budget(
         usable=int(memory_bytes * engine.gpu_memory_utilization),
@@ -225,7 +264,7 @@ def _budget(
             expert_ranks=tensor_parallel_size * engines if engine.enable_expert_parallel else None,
         ),
         activations=activation_bytes(model, engine, tensor_parallel_size),
-        runtime=runtime_bytes(tensor_parallel_size),
+        runtime=runtime_bytes(2 if pipelined else tensor_parallel_size),
         layout=kv_layout(model, engine, tensor_parallel_size),
     )
 

@@ -155,6 +155,10 @@ class ModelSpec:
     norms_per_layer: int = 2
     norm_bias: bool = False
     final_norm: bool = True
+    holds_embedding: bool = True
+    """Off in a stage of a pipeline that neither embeds nor shares the matrix with its LM head."""
+    holds_lm_head: bool = True
+    """Off in all stages of a pipeline but the last."""
     learned_positions: int = 0
     """Rows of a learned position embedding (GPT-2, GPT-3, OPT)."""
     rotary_elements: int = 0

@@ -66,7 +66,8 @@ def model_weights(spec: ModelSpec) -> Iterator[Weight]:
     """All weights of a model, layer by layer."""
     hidden, vocab = spec.hidden_size, spec.vocab_size
     norm = hidden * (2 if spec.norm_bias else 1)
-    yield _vector("embedding", vocab * hidden, "split")
+    if spec.holds_embedding:
+        yield _vector("embedding", vocab * hidden, "split")
     yield _vector("positions", spec.learned_positions * hidden)
     for layer in range(spec.num_layers):
         if spec.mla is not None:
@@ -80,9 +81,9 @@ def model_weights(spec: ModelSpec) -> Iterator[Weight]:
         yield _vector("norms", spec.norms_per_layer * norm)
     if spec.final_norm:
         yield _vector("norms", norm)
-    if not spec.tie_word_embeddings:
+    if spec.holds_lm_head and not spec.tie_word_embeddings:
         yield _vector("lm_head", vocab * hidden, "split")
-    if spec.lm_head_bias:
+    if spec.holds_lm_head and spec.lm_head_bias:
         yield _vector("lm_head", vocab, "split")
 
 

@@ -61,7 +61,13 @@ def _pools_from_flags(flags: Mapping[str, Any], data: dict[str, Any]) -> Mapping
                 "cluster: give --disaggregated too"
             )
         return flags
-    for field in ("n_nodes", "n_xpus_per_node", "tensor_parallel_size", "data_parallel_size"):
+    for field in (
+        "n_nodes",
+        "n_xpus_per_node",
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+    ):
         flag = spellings.get(f"cluster.{field}")
         if flag:
             raise ConfigError(

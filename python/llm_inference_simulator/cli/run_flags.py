@@ -66,7 +66,27 @@ WHAT_RUNS = Group(
             "--tensor-parallel-size -tp --tp",
             whole_number,
             "N",
-            "accelerators per engine (default: 1)",
+            "accelerators per engine, or per stage of it (default: 1)",
+        ),
+        Flag(
+            "--pipeline-parallel-size -pp --pp",
+            whole_number,
+            "N",
+            "stages that an engine's layers are divided into (default: 1)",
+        ),
+        Flag(
+            "--inter-node-bandwidth",
+            real,
+            "GB_PER_S",
+            "of an accelerator to another node, for stages on several (default: none)",
+            field="inter_node_bandwidth_gb_s",
+        ),
+        Flag(
+            "--inter-node-latency",
+            real,
+            "US",
+            "of a batch between stages on different nodes (default: 10)",
+            field="inter_node_latency_us",
         ),
         Flag(
             "--data-parallel-size -dp --dp",

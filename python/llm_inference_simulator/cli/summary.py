@@ -75,6 +75,8 @@ def _pool_size(pool: PoolSetup) -> str:
         return f"1 x {pool.xpu_name}"
     engine = "engine" if pool.n_engines == 1 else "engines"
     layout = f"{pool.n_engines} {engine} x TP {pool.tensor_parallel_size}"
+    if pool.pipeline_parallel_size > 1:
+        layout += f" x PP {pool.pipeline_parallel_size}"
     return f"{layout} = {pool.n_xpus} x {pool.xpu_name}"
 
 

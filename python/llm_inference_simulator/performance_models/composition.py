@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from llm_inference_simulator.capacity import DTYPE_BYTES, kv_dtype_bytes
 from llm_inference_simulator.catalog import ModelSpec
+from llm_inference_simulator.catalog.pipeline import PipelineStage
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.attention_operations import attention
@@ -26,6 +27,9 @@ from llm_inference_simulator.performance_models.operations import (
 )
 from llm_inference_simulator.performance_models.weight_formats import WeightFormats
 
+HANDED_ON_VECTORS = 2
+"""Of a token, from stage to stage: hidden states and residual (vLLM's ``IntermediateTensors``)."""
+
 
 def compose(
     model: ModelSpec,
@@ -37,14 +41,17 @@ def compose(
     expert_parallel: bool = False,
     engines: int = 1,
     expert_load_imbalance: float = 1.0,
+    stage: PipelineStage | None = None,
 ) -> Composition:
     """List the operations of a step of ``model``.
 
     ``engines`` data-parallel engines share the experts where ``expert_parallel`` spreads them;
     ``expert_load_imbalance`` is the busiest accelerator's share of the visits over the mean.
+    ``stage`` leaves only what one stage of a pipeline runs.
     """
+    part = model if stage is None else stage.part_of(model)
     layout = Layout(
-        model=model,
+        model=part,
         ranks=tensor_parallel_size,
         formats=formats,
         kv_bytes=kv_dtype_bytes(engine, model),
@@ -53,9 +60,9 @@ def compose(
         engines=engines if expert_parallel else 1,
         imbalance=expert_load_imbalance,
     )
-    moe = model.moe
+    moe = part.moe
     return Composition(
-        operations=tuple(_operations(layout)),
+        operations=tuple(_operations(layout, stage or PipelineStage(0, 1, range(0)))),
         mixture=None
         if moe is None
         else Mixture(
@@ -88,9 +95,10 @@ def attention_window(model: ModelSpec, max_model_len: int) -> AttentionWindow | 
     return ("sliding" if "sliding" in kinds else "chunked", model.window)
 
 
-def _operations(layout: Layout) -> Iterator[Operation]:
+def _operations(layout: Layout, stage: PipelineStage) -> Iterator[Operation]:
     model, hidden = layout.model, layout.model.hidden_size
-    yield layout.elementwise("embedding", 1, 0, 2 * hidden)
+    if stage.is_first:
+        yield layout.elementwise("embedding", 1, 0, 2 * hidden)
     norms = model.norms_per_layer * model.num_layers + int(model.final_norm)
     # Each also adds the residual: two vectors read, two written.
     yield layout.elementwise("norms", norms, 4 * hidden, 4 * hidden)
@@ -99,8 +107,15 @@ def _operations(layout: Layout) -> Iterator[Operation]:
     else:
         yield from attention(layout)
     yield from feed_forward(layout)
-    vocabulary = model.vocab_size / layout.ranks
-    yield Operation(
+    if stage.is_last:
+        yield _lm_head(layout)
+    if layout.ranks > 1:
+        yield from _collectives(layout, stage)
+
+
+def _lm_head(layout: Layout) -> Operation:
+    hidden, vocabulary = layout.model.hidden_size, layout.model.vocab_size / layout.ranks
+    return Operation(
         name="lm_head",
         runs="sampling",
         repeat=1,
@@ -111,11 +126,9 @@ def _operations(layout: Layout) -> Iterator[Operation]:
         ),
         shape=Gemm(vocabulary, hidden, "bfloat16"),
     )
-    if layout.ranks > 1:
-        yield from _collectives(layout, vocabulary)
 
 
-def _collectives(layout: Layout, vocabulary: float) -> Iterator[Operation]:
+def _collectives(layout: Layout, stage: PipelineStage) -> Iterator[Operation]:
     model = layout.model
     payload = float(model.hidden_size * DTYPE_BYTES)
     # After the embedding, the attention and the MLP, whose weights are split over the ranks;
@@ -124,11 +137,23 @@ def _collectives(layout: Layout, vocabulary: float) -> Iterator[Operation]:
     yield Operation(
         name="all_reduce",
         kind="all_reduce",
-        repeat=2 * model.num_layers + 1 - exchanged,
+        repeat=2 * model.num_layers + int(stage.is_first) - exchanged,
         bytes=(("tokens", payload),),
         shape=Collective(payload, layout.ranks),
     )
-    gathered = vocabulary * (layout.ranks - 1) * DTYPE_BYTES
+    if not stage.is_first:
+        # Each rank gets its share of the hidden states and of the residual from the stage before.
+        received = HANDED_ON_VECTORS * payload * (layout.ranks - 1) / layout.ranks
+        yield Operation(
+            name="hidden_states_all_gather",
+            kind="all_gather",
+            repeat=1,
+            bytes=(("tokens", received),),
+            shape=Collective(received, layout.ranks),
+        )
+    if not stage.is_last:
+        return
+    gathered = model.vocab_size / layout.ranks * (layout.ranks - 1) * DTYPE_BYTES
     yield Operation(
         name="logits_all_gather",
         runs="sampling",

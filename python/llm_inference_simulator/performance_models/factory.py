@@ -10,6 +10,7 @@ from llm_inference_simulator.calibration.shipped import (
     shipped_names,
 )
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_xpu
+from llm_inference_simulator.catalog.pipeline import PipelineStage
 from llm_inference_simulator.config import EngineConfig, PerformanceModelConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.base import BasePerformanceModel
@@ -27,11 +28,13 @@ def create_performance_model(
     *,
     max_model_len: int | None = None,
     engines: int = 1,
+    stage: PipelineStage | None = None,
 ) -> BasePerformanceModel:
     """Build the performance model that ``performance`` names for a model on an accelerator.
 
     ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
-    context); ``engines`` data-parallel engines share the experts under expert parallelism. Raises
+    context); ``engines`` data-parallel engines share the experts under expert parallelism.
+    ``stage`` prices one stage of a pipeline, which ``vllm_roofline`` cannot. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
@@ -51,6 +54,12 @@ def create_performance_model(
             f"{performance.calibration_data} holds effective rates: use "
             "performance_model=vllm_roofline"
         )
+    if stage is not None and isinstance(calibration, CalibrationFile):
+        raise ConfigError(
+            f"pipeline_parallel_size={stage.count}: the rates of performance_model=vllm_roofline "
+            "were fitted to whole steps, whose overheads cannot be divided into stages; use "
+            "performance_model=roofline or op_table"
+        )
     common = {
         "engine": engine,
         "all_reduce": performance.all_reduce,
@@ -59,7 +68,7 @@ def create_performance_model(
         "expert_load_imbalance": performance.expert_load_imbalance,
     }
     if calibration is None:
-        return RooflinePerformanceModel(model, xpu, tensor_parallel_size, **common)  # type: ignore[arg-type]
+        return RooflinePerformanceModel(model, xpu, tensor_parallel_size, stage=stage, **common)  # type: ignore[arg-type]
     if isinstance(calibration, KernelCalibration):
         return OpTablePerformanceModel(
             model,
@@ -67,6 +76,7 @@ def create_performance_model(
             tensor_parallel_size,
             calibration=calibration,
             expert_distribution=performance.expert_distribution,
+            stage=stage,
             **common,  # type: ignore[arg-type]
         )
     assert performance.calibration_data is not None

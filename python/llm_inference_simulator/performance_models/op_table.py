@@ -8,6 +8,7 @@ from llm_inference_simulator._core import CostModel, OperationCost, StepShape
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
 from llm_inference_simulator.capacity import kv_dtype_bytes
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec
+from llm_inference_simulator.catalog.pipeline import PipelineStage
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.performance_models.base import decode_step, prefill_step
 from llm_inference_simulator.performance_models.kernel_terms import Term, TermBuilder
@@ -46,6 +47,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
         max_model_len: int | None = None,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
+        stage: PipelineStage | None = None,
         expert_distribution: str = "power_law_1.2",
     ) -> None:
         if isinstance(calibration, KernelCalibration):
@@ -65,6 +67,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             max_model_len=max_model_len,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
+            stage=stage,
         )
         self.calibration.require_xpu(self.xpu)
         self.warnings = (*self.warnings, *self._extrapolations())

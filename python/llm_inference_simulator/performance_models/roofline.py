@@ -7,6 +7,7 @@ from typing import Literal
 from llm_inference_simulator._core import CostModel, OperationCost, StepShape
 from llm_inference_simulator.capacity import check_tensor_parallel_size
 from llm_inference_simulator.catalog import ModelSpec, XpuSpec, load_model, load_xpu
+from llm_inference_simulator.catalog.pipeline import PipelineStage
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.base import (
@@ -36,7 +37,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
     formats of weights and cache. ``max_model_len`` is the longest sequence to be priced; None: the
     engine's, or else the model's context. With expert parallelism (an engine setting)
     experts lie on the accelerators of ``engines`` data-parallel engines, and the busiest one serves
-    ``expert_load_imbalance`` times the mean. Raises
+    ``expert_load_imbalance`` times the mean. ``stage`` prices one stage of a pipeline. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` for what cannot be priced.
     """
 
@@ -53,6 +54,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
         max_model_len: int | None = None,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
+        stage: PipelineStage | None = None,
     ) -> None:
         self.model = load_model(model) if isinstance(model, str) else model
         self.xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
@@ -73,6 +75,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
             expert_parallel=self.engine.enable_expert_parallel,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
+            stage=stage,
         )
         self.attention_window = self.composition.attention_window
         self.hardware: RooflineHardware = self._hardware(all_reduce)

@@ -158,6 +158,12 @@ pub enum CostModel {
 }
 
 impl CostModel {
+    /// Whether asking twice gives the same and changes nothing: true but for user code.
+    #[inline]
+    pub(crate) const fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::External(_))
+    }
+
     /// How long the step takes, at least 1 ns.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::errors::to_python;
-use crate::config::{Batching, EngineSettings, Role, SchedulingPolicy, Window};
+use crate::config::{Batching, EngineSettings, Hop, Role, SchedulingPolicy, Window};
 use crate::simulation::TransferSettings;
 use crate::time::SimDuration;
 
@@ -51,9 +51,22 @@ pub(crate) struct EngineSettingsArgument {
     attention_window: Option<(String, u32)>,
     role: String,
     link_bytes_per_s: u64,
+    pipeline_parallel_size: u32,
+    /// (latency in ns, bytes a token, bytes a second) between each two stages.
+    stage_links: Vec<(u64, u64, u64)>,
 }
 
 impl EngineSettingsArgument {
+    /// What lies between the stages of its pipeline.
+    pub(crate) fn hops(&self) -> Vec<Hop> {
+        let hop = |&(latency_ns, bytes_per_token, bytes_per_s): &(u64, u64, u64)| Hop {
+            latency: SimDuration::from_nanos(latency_ns),
+            bytes_per_token,
+            bytes_per_s,
+        };
+        self.stage_links.iter().map(hop).collect()
+    }
+
     pub(crate) fn settings(&self, py: Python<'_>) -> PyResult<EngineSettings> {
         let window = window(py, self.attention_window.as_ref())?;
         let batching = match self.batching_strategy.as_str() {
@@ -105,6 +118,7 @@ impl EngineSettingsArgument {
             window,
             role,
             link_bytes_per_s: self.link_bytes_per_s,
+            pipeline_parallel_size: self.pipeline_parallel_size,
         })
     }
 }

@@ -163,6 +163,22 @@ impl PyTokenGaps {
     }
 }
 
+/// What prices an engine's steps: one model, or one for each stage of its pipeline.
+#[derive(FromPyObject)]
+enum StagesArgument {
+    One(Py<PyCostModel>),
+    Each(Vec<Py<PyCostModel>>),
+}
+
+impl StagesArgument {
+    fn models(&self) -> &[Py<PyCostModel>] {
+        match self {
+            Self::One(model) => std::slice::from_ref(model),
+            Self::Each(models) => models,
+        }
+    }
+}
+
 /// One of a step's sums.
 type Sum = fn(&StepShape) -> u64;
 
@@ -180,12 +196,12 @@ impl PySimulation {
                         block_ids=None, transfer=None, fleet=None, router_seed=0,
                         router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
-                        record_decisions=false))]
+                        record_decisions=false, step_by_step=false))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
         py: Python<'_>,
-        pools: Vec<(EngineSettingsArgument, Py<PyCostModel>, u32)>,
+        pools: Vec<(EngineSettingsArgument, StagesArgument, u32)>,
         router: &Bound<'_, PyAny>,
         arrival_ns: PyReadonlyArray1<'_, i64>,
         prompt_tokens: PyReadonlyArray1<'_, i64>,
@@ -204,18 +220,20 @@ impl PySimulation {
         response_latency_ns: u64,
         record_steps: bool,
         record_decisions: bool,
+        step_by_step: bool,
     ) -> PyResult<Self> {
         let router_raised = Raised::default();
         let view_delay = SimDuration::from_nanos(router_view_delay_ns);
         let policy = policy(router, view_delay, router_imbalance, &router_raised)?;
         let mut core_pools = Vec::with_capacity(pools.len());
         let mut raised = vec![router_raised];
-        for (settings, cost, count) in &pools {
-            let cost = cost.get();
-            raised.push(cost.raised.clone());
+        for (settings, stages, count) in &pools {
+            let stages = stages.models();
+            raised.extend(stages.iter().map(|cost| cost.get().raised.clone()));
             core_pools.push(Pool {
                 settings: settings.settings(py)?,
-                cost: cost.model.clone(),
+                stages: stages.iter().map(|cost| cost.get().model.clone()).collect(),
+                hops: settings.hops(),
                 count: *count,
             });
         }
@@ -235,6 +253,7 @@ impl PySimulation {
             response_latency: SimDuration::from_nanos(response_latency_ns),
             record_steps,
             record_decisions,
+            step_by_step,
         };
         let fleet = fleet.map(|argument| argument.settings()).transpose()?;
         let build = || {

@@ -145,6 +145,47 @@ impl DecodeSet {
         }
     }
 
+    /// Ticks before the one in which some member gets its last token, at most `most`.
+    pub(crate) fn steps_before_last(&self, slots: &Slots, most: u32) -> u32 {
+        for ahead in 1..=most {
+            let tick = self.tick + u64::from(ahead);
+            let mut id = self.buckets[bucket_of(tick)];
+            while id != NONE {
+                let slot = &slots[id];
+                if slot.last_tick == tick {
+                    return ahead - 1;
+                }
+                id = slot.bucket_next;
+            }
+        }
+        most
+    }
+
+    /// Blocks that the next `ticks` ticks take.
+    pub(crate) fn blocks_in(&self, ticks: u32) -> u32 {
+        let size = self.by_phase.len();
+        (0..ticks as usize).map(|tick| self.by_phase[(self.phase + tick) % size]).sum()
+    }
+
+    /// The first `ticks` ticks, or as many of them as `free` blocks allow.
+    pub(crate) fn steps_within(&self, ticks: u32, free: u32) -> u32 {
+        let (size, mut left) = (self.by_phase.len(), free);
+        for tick in 0..ticks {
+            let Some(rest) = left.checked_sub(self.by_phase[(self.phase + tick as usize) % size])
+            else {
+                return tick;
+            };
+            left = rest;
+        }
+        ticks
+    }
+
+    /// Give every member `ticks` tokens, the last of none among them.
+    pub(crate) fn skip(&mut self, ticks: u32) {
+        self.tick += u64::from(ticks);
+        self.phase = (self.phase + ticks as usize) % self.by_phase.len();
+    }
+
     fn phase_of(&self, base: i64) -> usize {
         #[expect(
             clippy::cast_possible_wrap,

@@ -2,7 +2,8 @@
 //!
 //! Two implementations of the running pass live here. The fast one applies when everything that
 //! runs gets what it asks for: it adds one step to all decoding requests at once. Otherwise the
-//! other walks the running requests one by one, as the rules read.
+//! other walks the running requests one by one, as the rules read; so it does where the layers lie
+//! in several stages, since the requests in flight get no token in every step there.
 
 mod decode_set;
 mod handover;
@@ -16,7 +17,7 @@ mod window_sums;
 
 use std::sync::Arc;
 
-use crate::config::{Batching, EngineSettings};
+use crate::config::{Batching, EngineSettings, Window};
 use crate::ids::{NONE, SlotId};
 use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
@@ -56,6 +57,16 @@ pub(crate) struct Ended {
     pub(crate) output: u32,
     /// Its slot, where its blocks are held until a decode engine has them.
     pub(crate) held_by: Option<SlotId>,
+}
+
+/// Steps that the scheduler has nothing to decide in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Steady {
+    pub(crate) steps: u32,
+    /// Requests that get a token in each.
+    pub(crate) seqs: u64,
+    /// Keys that they read in the first.
+    pub(crate) context: u64,
 }
 
 /// The queues and the cache of one engine.
@@ -154,7 +165,8 @@ impl Scheduler {
         self.open_batch(now);
         let cap = self.token_cap();
         let mut budget = self.settings.max_num_batched_tokens;
-        if self.explicit || !self.advance_all(cap, &mut budget, plan) {
+        let one_by_one = self.explicit || self.settings.is_pipelined();
+        if one_by_one || !self.advance_all(cap, &mut budget, plan) {
             self.walk_running(cap, &mut budget, plan);
         }
         if plan.preempted.is_empty() {
@@ -166,10 +178,49 @@ impl Scheduler {
         }
     }
 
+    /// The next steps, if they are known: every running request decodes, none ends, the blocks
+    /// suffice and nobody waits.
+    pub(crate) fn steady(&self, most: u32) -> Option<Steady> {
+        let seqs = self.decoding.len();
+        let steady = seqs > 0
+            && seqs == self.running.len()
+            && self.waiting.len() == 0
+            && self.prefilling.is_empty()
+            && self.inbox.is_none()
+            && !self.explicit
+            && self.settings.window == Window::None
+            && self.settings.batching == Batching::Continuous
+            && seqs <= self.settings.max_num_batched_tokens;
+        if !steady {
+            return None;
+        }
+        let before_last = self.decoding.steps_before_last(&self.slots, most);
+        let steps = self.decoding.steps_within(before_last, self.kv.free());
+        let (seqs, context) = (u64::from(seqs), self.decoding.context());
+        (steps > 0).then_some(Steady { steps, seqs, context })
+    }
+
+    /// Take that many of the steps that [`Scheduler::steady`] told of.
+    pub(crate) fn coast(&mut self, steps: u32) {
+        self.kv.take(self.decoding.blocks_in(steps));
+        self.decoding.skip(steps);
+    }
+
+    /// The output of such a step has been processed.
+    pub(crate) const fn completed(&mut self, step: u32) {
+        self.processed = step + 1;
+    }
+
     /// Process the output of a step, the oldest one first: requests whose last token it gave leave.
     /// `ended` is called with each.
     pub(crate) fn complete(&mut self, plan: &StepPlan, mut ended: impl FnMut(Ended)) {
         self.processed = plan.step + 1;
+        for &id in &plan.awaited {
+            // One that was preempted meanwhile is told by `token_due`.
+            if self.slots[id].state == State::InPipeline {
+                self.slots[id].state = State::Ready;
+            }
+        }
         for &id in &plan.finishing {
             let slot = &self.slots[id];
             let span = Span { request: slot.request, first: slot.span_first, last: plan.step };
@@ -234,6 +285,10 @@ impl Scheduler {
 
     /// A request gets a token from this step: it decodes from the next one on, or leaves.
     fn give_token(&mut self, id: SlotId, plan: &mut StepPlan) {
+        if self.settings.is_pipelined() {
+            // Steps between this one and its last may have been those of others.
+            self.break_span(id, plan);
+        }
         let slot = &mut self.slots[id];
         slot.num_tokens += 1;
         plan.shape.sampled_seqs += 1;
@@ -252,6 +307,9 @@ impl Scheduler {
             {
                 row.last = true;
             }
+        } else if self.settings.is_pipelined() {
+            slot.state = State::InPipeline;
+            plan.awaited.push(id);
         } else {
             self.decoding.join(&mut self.slots, id);
         }

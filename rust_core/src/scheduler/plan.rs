@@ -69,6 +69,8 @@ pub(crate) struct StepPlan {
     pub(crate) rows: Vec<Row>,
     /// Slots whose last token this step gives, in scheduled order.
     pub(crate) finishing: Vec<SlotId>,
+    /// Slots that wait for the token this step gives, where the layers lie in several stages.
+    pub(super) awaited: Vec<SlotId>,
 }
 
 impl StepPlan {
@@ -81,12 +83,28 @@ impl StepPlan {
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
+        self.awaited.clear();
     }
 
     /// Forget a request that was aborted: the step gives it no token.
     pub(super) fn forget(&mut self, id: SlotId, request: u32) {
         self.finishing.retain(|&other| other != id);
+        self.awaited.retain(|&other| other != id);
         self.first_tokens.retain(|&other| other != request);
+    }
+
+    /// Whether it gives some request its last token.
+    #[inline]
+    pub(crate) const fn ends_some(&self) -> bool {
+        !self.finishing.is_empty()
+    }
+
+    /// Make it the plan of a decode step that was taken without being planned.
+    pub(crate) fn resume(&mut self, step: u32, shape: StepShape, end: SimTime, overlaps: bool) {
+        self.reset(step);
+        self.shape = shape;
+        self.end = end;
+        self.overlaps = overlaps;
     }
 
     /// Whether no request was scheduled.

@@ -96,7 +96,7 @@ impl Scheduler {
         let mut id = self.running.head();
         while id != NONE && *budget > 0 {
             let slot = &self.slots[id];
-            if slot.state != State::Leaving {
+            if !matches!(slot.state, State::Leaving | State::InPipeline) {
                 let computed = slot.computed;
                 let tokens = (slot.num_tokens - computed).min(cap).min(*budget);
                 let blocks = self.kv.blocks_to_extend(computed, tokens);
@@ -216,7 +216,7 @@ impl Scheduler {
         while id != NONE {
             match self.slots[id].state {
                 State::Prefill => self.prefilling.push(id),
-                State::Ready => {
+                State::Ready if !self.settings.is_pipelined() => {
                     self.break_span(id, plan);
                     self.slots[id].span_first = next_step;
                     self.decoding.join(&mut self.slots, id);

@@ -16,6 +16,8 @@ pub(crate) enum State {
     Decode,
     /// Running, next token due, taken out of the decode set to be looked at one by one.
     Ready,
+    /// Running, its next token on its way through the stages of a pipeline.
+    InPipeline,
     /// Last token scheduled: it leaves when that step's output is processed.
     Leaving,
     /// Preempted while its last token was on the way; still in the waiting queue.

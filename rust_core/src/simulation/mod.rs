@@ -3,8 +3,10 @@
 mod fleet;
 mod handover;
 
+use std::ops::{Bound, RangeBounds};
+
 use crate::config::{EngineSettings, Role};
-use crate::cost::CostModel;
+pub use crate::engine::Pool;
 use crate::engine::{Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
@@ -18,17 +20,6 @@ use fleet::Fleet;
 pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
-
-/// Engines that are alike.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// Their settings.
-    pub settings: EngineSettings,
-    /// What prices their steps.
-    pub cost: CostModel,
-    /// How many there are.
-    pub count: u32,
-}
 
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +36,8 @@ pub struct Options {
     pub record_steps: bool,
     /// Keep every scheduling decision.
     pub record_decisions: bool,
+    /// Take every step by itself, also where several are known in advance: slower, to compare with.
+    pub step_by_step: bool,
 }
 
 /// Where a simulation stands.
@@ -84,6 +77,8 @@ pub struct Simulation {
     /// Scratch: requests that got their last token in the step ending now.
     ended: Vec<Ended>,
     options: Options,
+    /// Whether engines take steps together that nothing interrupts.
+    coasts: bool,
     records: Records,
     steps: u64,
 }
@@ -104,10 +99,18 @@ impl Simulation {
         let mut index = 0;
         for pool in pools {
             pool.settings.validate()?;
+            let size = pool.settings.pipeline_parallel_size as usize;
+            if pool.stages.len() != size || pool.hops.len() + 1 != size {
+                return Err(SimError::InvalidSetting {
+                    field: "pipeline_parallel_size",
+                    value: size.to_string(),
+                    remedy: "give a cost model for each stage and a link between each two",
+                });
+            }
             for _ in 0..pool.count {
-                let (cost, shared) = (pool.cost.clone(), workload.shared());
+                let shared = workload.shared();
                 let decisions = options.record_decisions;
-                engines.push(Engine::new(index, pool.settings, cost, shared, decisions));
+                engines.push(Engine::new(index, pool, shared, decisions));
                 index += 1;
             }
         }
@@ -140,6 +143,9 @@ impl Simulation {
         }
         let fleet = fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len())));
         let mut simulation = Self {
+            coasts: fleet.is_none()
+                && handover.is_none()
+                && !(options.record_steps || options.record_decisions || options.step_by_step),
             fleet,
             now: SimTime::ZERO,
             queue: EventQueue::default(),
@@ -179,7 +185,19 @@ impl Simulation {
         if done && self.source.unanswered() > 0 {
             return Err(SimError::Stalled { unanswered: self.source.unanswered() });
         }
+        self.settle()?;
         Ok(Progress { done, ..self.progress() })
+    }
+
+    /// Have everything on record that was dispatched before now.
+    fn settle(&mut self) -> Result<(), SimError> {
+        for index in 0..self.engines.len() {
+            if self.engines[index].wake().is_some() {
+                // Engines are numbered by u32.
+                self.land(u32::try_from(index).unwrap_or(u32::MAX), Bound::Unbounded)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the simulation stands.
@@ -236,9 +254,13 @@ impl Simulation {
         match event.rank {
             Rank::StepEnd => {
                 let engine = &self.engines[event.index as usize];
-                if self.fleet.is_some() && engine.next_end() != Some(self.now) {
-                    // The engine died in the meantime.
-                    return Ok(());
+                match engine.wake() {
+                    Some(wake) if wake == self.now => {
+                        self.land(event.index, Bound::Excluded(wake))?
+                    }
+                    None if engine.next_end() == Some(self.now) => {}
+                    // The engine died, or other steps than those of then were taken.
+                    Some(_) | None => return Ok(()),
                 }
                 let delivered = self.now.after(self.options.response_latency)?;
                 let engine = &mut self.engines[event.index as usize];
@@ -377,6 +399,10 @@ impl Simulation {
         if let Some(handover) = &mut self.handover {
             handover.note_sent(&mut self.records.requests, &new, output, index);
         }
+        if engine.wake().is_some() {
+            self.land(index, Bound::Unbounded)?;
+        }
+        let engine = &mut self.engines[index as usize];
         let slot = engine.enqueue(&new, self.now, &mut self.records);
         if let Some(fleet) = &mut self.fleet {
             fleet.remember(request, slot);
@@ -401,12 +427,16 @@ impl Simulation {
     }
 
     fn schedule(&mut self, index: u32) -> Result<(), SimError> {
+        // Of several engines the router may choose another.
+        let arrival = if self.engines.len() == 1 { self.next_arrival } else { None };
         let engine = &mut self.engines[index as usize];
         while engine.can_dispatch() {
             match engine.schedule(self.now, &mut self.records)? {
                 Outcome::Step(end) => {
                     self.steps += 1;
-                    self.queue.push(Event { time: end, rank: Rank::StepEnd, index });
+                    let wake = if self.coasts { engine.coast(arrival)? } else { None };
+                    let time = wake.unwrap_or(end);
+                    self.queue.push(Event { time, rank: Rank::StepEnd, index });
                 }
                 Outcome::Again => {}
                 Outcome::WaitUntil(time) => {
@@ -418,6 +448,17 @@ impl Simulation {
         }
         if self.handover.is_some() {
             self.follow_schedule(index)?;
+        }
+        Ok(())
+    }
+
+    /// An engine stops coasting: the steps happen that were dispatched before now, and those in
+    /// flight have their events, but for ends outside `from`.
+    fn land(&mut self, index: u32, from: Bound<SimTime>) -> Result<(), SimError> {
+        let engine = &mut self.engines[index as usize];
+        self.steps += engine.land(self.now, self.options.response_latency, &mut self.records)?;
+        for time in engine.ends().filter(|end| (from, Bound::Unbounded).contains(end)) {
+            self.queue.push(Event { time, rank: Rank::StepEnd, index });
         }
         Ok(())
     }
