@@ -256,7 +256,7 @@ impl Simulation {
                 let engine = &self.engines[event.index as usize];
                 match engine.wake() {
                     Some(wake) if wake == self.now => {
-                        self.land(event.index, Bound::Excluded(wake))?
+                        self.land(event.index, Bound::Excluded(wake))?;
                     }
                     None if engine.next_end() == Some(self.now) => {}
                     // The engine died, or other steps than those of then were taken.
