@@ -51,6 +51,8 @@ class Case:
     settings: EngineSettings = SETTINGS
     shared: bool = False
     """Whether all requests have the same prompt; otherwise nobody shares anything."""
+    step_by_step: bool = False
+    """Whether steps that nothing interrupts are still taken one at a time."""
     cost: _core.CostModel | None = None
     """None: :func:`cost_model`."""
 
@@ -73,6 +75,7 @@ class Case:
             arrival_ns=self.arrivals(),
             prompt_tokens=np.full(self.requests, self.prompt, dtype=np.int64),
             output_tokens=np.full(self.requests, self.output, dtype=np.int64),
+            step_by_step=self.step_by_step,
         )
 
     def run_core(self) -> Measurement:
@@ -126,7 +129,7 @@ def run_reference(case: Case) -> Measurement:
     jobs = [Job(int(arrival), case.prompt, case.output) for arrival in case.arrivals()]
     # Windows matter to costs alone, and the reference has one cost formula.
     named = {k: v for k, v in asdict(case.settings).items() if k != "attention_window"}
-    cluster = Cluster([(Settings(**named), reference_cost_ns)], jobs)
+    cluster = Cluster([(Settings(**named), [reference_cost_ns])], jobs)
     started = time.perf_counter()
     run = cluster.simulate()
     return Measurement(time.perf_counter() - started, case.requests, len(run.steps))
@@ -146,9 +149,16 @@ def best_of(case: Case, times: int = 3) -> Measurement:
 def compare() -> None:
     """Core against naive loop."""
     core, naive = best_of(Case()), run_naive_loop(Case(requests=10_000))
+    stepping = best_of(Case(step_by_step=True))
     reference = run_reference(Case(requests=30))
     print(f"{'':14}{'requests/s':>14}{'steps/s':>14}{'us/request':>14}{'ns/step':>12}")
-    for name, run in (("core", core), ("naive loop", naive), ("reference", reference)):
+    rows = {
+        "core": core,
+        "step by step": stepping,
+        "naive loop": naive,
+        "reference": reference,
+    }
+    for name, run in rows.items():
         print(
             f"{name:14}{run.requests / run.seconds:14,.0f}{run.steps / run.seconds:14,.0f}"
             f"{run.per_request_us:14,.3f}{run.seconds / run.steps * 1e9:12,.1f}"
@@ -188,6 +198,7 @@ def curves() -> None:
     cached = replace(SETTINGS, enable_prefix_caching=True)
     base = Case(requests=50_000, settings=cached)
     lengths = (128, 512, 2048, 8192)
+    many = [(n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)]
     cases = {
         "prompt tokens": [(n, replace(base, prompt=n)) for n in lengths],
         "shared prompt tokens": [(n, replace(base, prompt=n, shared=True)) for n in lengths],
@@ -195,7 +206,8 @@ def curves() -> None:
             (n, replace(base, output=n, rate_per_s=8 * 128 / n)) for n in (32, 128, 512, 2048)
         ],
         "requests/s (batch grows)": [(r, replace(base, rate_per_s=r)) for r in (2, 8, 16, 24)],
-        "engines": [(n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)],
+        "engines": many,
+        "engines, step by step": [(n, replace(case, step_by_step=True)) for n, case in many],
         "KV blocks": [
             (n, replace(base, settings=replace(cached, num_gpu_blocks=n)))
             for n in (2_000, 20_000, 200_000, 2_000_000)
