@@ -141,7 +141,7 @@ def test_settings_given_as_flags_are_noted(tmp_path: Path) -> None:
     assert main(words) == 0
     engine = load_calibration(tmp_path / "out.json")[0].engine
     assert engine is not None
-    assert (engine.max_num_seqs, engine.num_gpu_blocks, engine.block_size) == (48, 512, 16)
+    assert (engine.max_num_seqs, engine.num_gpu_blocks, engine.block_size) == (48, 512, 32)
 
 
 def calibrate(tmp_path: Path, *words: str) -> list[str]:
