@@ -101,12 +101,12 @@ def _require_known_operations(model: ModelSpec) -> None:
             )
 
 
-def _composition(device: TorchDevice, model: ModelSpec, ranks: int) -> Composition:
+def _composition(model: ModelSpec, ranks: int) -> Composition:
     """What a step of the model is made of, in 16 bits."""
     return compose(
         model,
         EngineConfig(),
-        WeightFormats(None, device.dtype_name, device.dtype_name),
+        WeightFormats(None, "bfloat16", "bfloat16"),
         ranks,
         max_model_len=model.max_position_embeddings,
     )
@@ -114,7 +114,7 @@ def _composition(device: TorchDevice, model: ModelSpec, ranks: int) -> Compositi
 
 def gemms(device: TorchDevice, model: ModelSpec, ranks: int, most: int) -> Iterator[Row]:
     """Every matrix product of a layer and the LM head, by tokens: (m, k) times (k, n)."""
-    operations = _composition(device, model, ranks).operations
+    operations = _composition(model, ranks).operations
     # Vocabularies that the ranks do not divide are padded.
     shapes = {
         (math.ceil(each.shape.n), math.ceil(each.shape.k))
@@ -141,7 +141,7 @@ def prefill_attention(
     for batch, length in PREFILLS:
         for cached in CACHED:
             if batch * (length + cached) <= most:
-                for heads in _heads(device, model, ranks):
+                for heads in _heads(model, ranks):
                     yield _attention(device, heads, batch=batch, length=length, cached=cached)
 
 
@@ -150,13 +150,13 @@ def decode_attention(device: TorchDevice, model: ModelSpec, ranks: int, most: in
     for batch in DECODE_BATCHES:
         for context in CONTEXTS:
             if batch * context <= 16 * most:
-                for heads in _heads(device, model, ranks):
+                for heads in _heads(model, ranks):
                     yield _attention(device, heads, batch=batch, length=1, cached=context - 1)
 
 
-def _heads(device: TorchDevice, model: ModelSpec, ranks: int) -> list[Heads]:
+def _heads(model: ModelSpec, ranks: int) -> list[Heads]:
     """A rank's (query heads, key-value heads, head size); layers may differ."""
-    operations = _composition(device, model, ranks).operations
+    operations = _composition(model, ranks).operations
     found = {
         (
             math.ceil(each.shape.num_query_heads),
