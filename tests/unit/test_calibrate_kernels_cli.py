@@ -248,6 +248,10 @@ KERNELS = ["--calibration-data", "h100-sxm"]
             ["--from-bench", "x", "--model", "llama-7b", "--calibration-data", "{named}"],
             "--model llama-7b contradicts --calibration-data, which was measured with llama-3.1-8b",
         ),
+        (
+            ["--from-bench", "x", "--model", MODEL, "--calibration-data", "{elsewhere}"],
+            "--xpu h100 contradicts --calibration-data, which was measured on l40s",
+        ),
         ([*KERNELS, "--model", "llama-3.1-8c"], "unknown model 'llama-3.1-8c'"),
         ([*KERNELS, "--model", MODEL, "-tp", "3"], "tensor_parallel_size=3"),
     ],
@@ -265,11 +269,12 @@ def test_wrong_combinations_are_one_message(
     )  # fmt: skip
     rates.write(tmp_path / "rates.json")
     rates.model_copy(update={"model": MODEL}).write(tmp_path / "named.json")
+    rates.model_copy(update={"xpu": "l40s"}).write(tmp_path / "elsewhere.json")
     (tmp_path / "here").mkdir()
     if "{tables}" in words:
         op_tables(tmp_path / "tables")
     places = {name: str(tmp_path / name) for name in ("none", "here", "tables")}
-    places |= {name: str(tmp_path / f"{name}.json") for name in ("rates", "named")}
+    places |= {name: str(tmp_path / f"{name}.json") for name in ("rates", "named", "elsewhere")}
     output = tmp_path / "out.json"
     filled = [word.format(**places) for word in words]
     code, out, err = run(capsys, "calibrate", *filled, "--xpu", "h100", "--output", output)
