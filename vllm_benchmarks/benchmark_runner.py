@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from llm_inference_simulator.errors import CalibrationError
 from vllm_benchmarks.data_collector import DataCollector
 from vllm_benchmarks.runners.server import describe, report_failures
 from vllm_benchmarks.schema import BenchmarkPoint, PlannedPoint
 
 _LINE_EVERY_S = 30.0
+_MOST_FAILED_IN_A_ROW = 3
+"""Points without any answer, after which the server counts as gone."""
 
 
 class Runner(Protocol):
@@ -23,7 +26,10 @@ class Runner(Protocol):
 
 
 def run_plan(runner: Runner, plan: Sequence[PlannedPoint], collector: DataCollector) -> int:
-    """Measure what is missing of a plan; returns how many points that were."""
+    """Measure what is missing of a plan; returns how many points that were.
+
+    Raises :class:`CalibrationError` where the server seems to be gone; what was measured is kept.
+    """
     missing = collector.missing(list(plan))
     if len(missing) < len(plan):
         print(
@@ -31,13 +37,28 @@ def run_plan(runner: Runner, plan: Sequence[PlannedPoint], collector: DataCollec
             "already: resuming",
             file=sys.stderr,
         )
+    unanswered = 0
     with _progress(missing) as advance:
         for point in missing:
             measured = runner.measure(point)
             collector.append(measured)
             report_failures(measured)
+            unanswered = unanswered + 1 if _unanswered(measured) else 0
+            if unanswered == _MOST_FAILED_IN_A_ROW:
+                kinds = ", ".join(sorted(measured.failures))
+                raise CalibrationError(
+                    f"no request of {unanswered} points in a row was answered ({kinds}): the "
+                    f"server seems to be gone. What was measured is kept in {collector.path}; "
+                    "start the server and give the same command again"
+                )
             advance(point)
     return len(missing)
+
+
+def _unanswered(point: BenchmarkPoint) -> bool:
+    """Whether nothing came back; a server that refuses (HTTP 4xx) is there."""
+    refused = all(kind.startswith("http 4") for kind in point.failures)
+    return bool(point.failures) and not point.has_data and not refused
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Time the operations of a model with PyTorch on whatever device is there, as op tables.
 
     python -m vllm_benchmarks breakdown --model llama-7b --output tables/
+    python -m llm_inference_simulator calibrate --from-op-tables tables/ --xpu h100 --output k.json
 
 Writes ``gemm_perf``, ``context_attention_perf``, ``generation_attention_perf``, ``norm_perf`` and,
 where there are several GPUs, ``nccl_perf``; latencies are milliseconds, the median of repeats.
@@ -9,6 +10,7 @@ where there are several GPUs, ``nccl_perf``; latencies are milliseconds, the med
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,11 @@ import numpy as np
 from llm_inference_simulator.capacity import check_tensor_parallel_size
 from llm_inference_simulator.catalog import ModelSpec, load_model
 from llm_inference_simulator.cli.arguments import Parser, whole_number
+from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import ConfigError, SimulatorError
+from llm_inference_simulator.performance_models.composition import compose
+from llm_inference_simulator.performance_models.operations import Attention, Composition, Gemm
+from llm_inference_simulator.performance_models.weight_formats import WeightFormats
 from llm_inference_simulator.tables import check_table_path, write_table
 from vllm_benchmarks.runners.torch_device import TorchDevice
 
@@ -31,6 +37,7 @@ CONTEXTS = (64, 512, 2048, 8192)
 MESSAGES = tuple(2**power for power in range(10, 28, 2))
 
 Row = dict[str, Any]
+Heads = tuple[int, int, int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="measure a rank's share of the model (default: 1)")  # fmt: skip
     text = "most tokens of a product or key-value pairs of a step (default: 8192)"
     add("--max-tokens", type=whole_number, default=8192, metavar="N", help=text)
-    add("--format", choices=("parquet", "csv"), default="parquet", help="default: parquet")
     try:
         return _breakdown(parser.parse_all(sys.argv[1:] if argv is None else argv))
     except SimulatorError as error:
@@ -63,7 +69,8 @@ def _breakdown(arguments: argparse.Namespace) -> int:
     ranks = arguments.tensor_parallel_size
     check_tensor_parallel_size(model, ranks)
     folder: Path = arguments.output
-    check_table_path(folder / f"gemm_perf.{arguments.format}", "--output")
+    _require_known_operations(model)
+    check_table_path(folder / "gemm_perf.parquet", "--output")
     device = TorchDevice()
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
@@ -77,28 +84,46 @@ def _breakdown(arguments: argparse.Namespace) -> int:
         measured = list(rows)
         if not measured:
             continue
-        path = folder / f"{name}.{arguments.format}"
+        path = folder / f"{name}.parquet"
         columns = {key: np.array([row[key] for row in measured]) for key in measured[0]}
         write_table(columns, path, name)
         print(f"{path}: {len(measured)} rows")
     return 0
 
 
+def _require_known_operations(model: ModelSpec) -> None:
+    """Latent attention and routed experts are kernels of their own, which PyTorch does not have."""
+    for part, kernels in ((model.mla, "latent attention (MLA)"), (model.moe, "routed experts")):
+        if part is not None:
+            raise ConfigError(
+                f"--model {model.name} has {kernels}, which breakdown cannot time: choose a model "
+                "without, or calibrate from step logs (scripts/run_calibration.py)"
+            )
+
+
+def _composition(model: ModelSpec, ranks: int) -> Composition:
+    """What a step of the model is made of, in 16 bits."""
+    return compose(
+        model,
+        EngineConfig(),
+        WeightFormats(None, "bfloat16", "bfloat16"),
+        ranks,
+        max_model_len=model.max_position_embeddings,
+    )
+
+
 def gemms(device: TorchDevice, model: ModelSpec, ranks: int, most: int) -> Iterator[Row]:
     """Every matrix product of a layer and the LM head, by tokens: (m, k) times (k, n)."""
-    query = model.num_attention_heads // ranks * model.head_dim
-    key = max(1, model.num_key_value_heads // ranks) * model.head_dim
-    hidden, width = model.hidden_size, model.intermediate_size // ranks
+    operations = _composition(model, ranks).operations
+    # Vocabularies that the ranks do not divide are padded.
     shapes = {
-        (query + 2 * key, hidden),
-        (hidden, query),
-        ((2 if model.gated_mlp else 1) * width, hidden),
-        (hidden, width),
-        (model.vocab_size // ranks, hidden),
+        (math.ceil(each.shape.n), math.ceil(each.shape.k))
+        for each in operations
+        if isinstance(each.shape, Gemm)
     }
     for n, k in sorted(shapes):
         for m in TOKENS:
-            if m <= most and n > 0 and k > 0:
+            if m <= most:
                 yield {
                     **device.columns("gemm"),
                     "gemm_dtype": device.dtype_name,
@@ -116,7 +141,8 @@ def prefill_attention(
     for batch, length in PREFILLS:
         for cached in CACHED:
             if batch * (length + cached) <= most:
-                yield _attention(device, model, ranks, batch=batch, length=length, cached=cached)
+                for heads in _heads(model, ranks):
+                    yield _attention(device, heads, batch=batch, length=length, cached=cached)
 
 
 def decode_attention(device: TorchDevice, model: ModelSpec, ranks: int, most: int) -> Iterator[Row]:
@@ -124,28 +150,41 @@ def decode_attention(device: TorchDevice, model: ModelSpec, ranks: int, most: in
     for batch in DECODE_BATCHES:
         for context in CONTEXTS:
             if batch * context <= 16 * most:
-                yield _attention(device, model, ranks, batch=batch, length=1, cached=context - 1)
+                for heads in _heads(model, ranks):
+                    yield _attention(device, heads, batch=batch, length=1, cached=context - 1)
 
 
-def _attention(
-    device: TorchDevice, model: ModelSpec, ranks: int, *, batch: int, length: int, cached: int
-) -> Row:
-    heads = model.num_attention_heads // ranks
-    shared = max(1, model.num_key_value_heads // ranks)
+def _heads(model: ModelSpec, ranks: int) -> list[Heads]:
+    """A rank's (query heads, key-value heads, head size); layers may differ."""
+    operations = _composition(model, ranks).operations
+    found = {
+        (
+            math.ceil(each.shape.num_query_heads),
+            math.ceil(each.shape.num_key_value_heads),
+            each.shape.head_dim,
+        )
+        for each in operations
+        if isinstance(each.shape, Attention)
+    }
+    return sorted(found)
+
+
+def _attention(device: TorchDevice, sizes: Heads, *, batch: int, length: int, cached: int) -> Row:
+    heads, shared, head_dim = sizes
     return {
         **device.columns("generation_attention" if length == 1 else "context_attention"),
         "batch_size": batch,
         "isl": length,
         "num_heads": heads,
         "num_key_value_heads": shared,
-        "head_dim": model.head_dim,
+        "head_dim": head_dim,
         "beam_width": 1,
         "attn_dtype": device.dtype_name,
         "kv_cache_dtype": device.dtype_name,
         "step": cached,
         "window_size": 0,
         "latency": device.attention_ms(
-            batch, length, cached, heads=heads, shared=shared, head_dim=model.head_dim
+            batch, length, cached, heads=heads, shared=shared, head_dim=head_dim
         ),
     }
 
@@ -172,7 +211,8 @@ def all_reduces(device: TorchDevice) -> Iterator[Row]:
                 **device.columns("all_reduce", source="NCCL"),
                 "nccl_dtype": "half",
                 "num_gpus": ranks,
-                "message_size": size,
+                # As others publish it: 16-bit numbers, not bytes.
+                "message_size": size // 2,
                 "latency": latency,
             }
         ranks *= 2

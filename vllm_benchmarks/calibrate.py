@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import platform
@@ -122,7 +123,21 @@ def _experiment(arguments: argparse.Namespace, engine: EngineConfig) -> Experime
 
 def _plan(config: ExperimentConfig, runner: str) -> list[PlannedPoint]:
     plan = config.plan()
-    return plan if runner == "offline" else [p for p in plan if ServerRunner.measures(p)]
+    if runner == "server":
+        plan = [point for point in plan if ServerRunner.measures(point)]
+    _require_points(plan, config)
+    return plan
+
+
+def _require_points(plan: Sequence[PlannedPoint], config: ExperimentConfig) -> None:
+    if not plan:
+        raise ConfigError(
+            "no point to measure fits the engine: "
+            f"--max-num-batched-tokens {config.max_num_batched_tokens}, "
+            f"--max-model-len {config.max_model_len}, --max-num-seqs {config.max_num_seqs}, "
+            f"--decode-steps {config.decode_steps} and a KV cache of {config.kv_cache_tokens} "
+            "tokens; raise the smallest"
+        )
 
 
 def _describe_plan(
@@ -187,8 +202,10 @@ def _measure_offline(
     limited = config.model_copy(update={"kv_cache_tokens": cached})
     header = _header(arguments, real, runner.environment)
     points = folder / "raw" / "points.jsonl"
+    fitting = [point for point in plan if limited.fits(point)]
+    _require_points(fitting, limited)
     with collect(points, header) as collector:
-        run_plan(runner, [point for point in plan if limited.fits(point)], collector)
+        run_plan(runner, fitting, collector)
     log = folder / "processed" / "steps.jsonl.gz"
     write_step_log(read_points(points), log)
     return points, log
@@ -272,6 +289,12 @@ def _served_model(endpoint: Endpoint) -> str:
             return str(json.load(answer)["data"][0]["id"])
     except (urllib.error.URLError, OSError) as error:
         raise ConfigError(f"--base-url {endpoint.base_url} cannot be reached: {error}") from None
+    except http.client.HTTPException as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(
+            f"--base-url {endpoint.base_url} does not speak HTTP ({told[:80]}): give the address "
+            "of an OpenAI-compatible server"
+        ) from None
     except (ValueError, LookupError, TypeError):
         raise ConfigError(
             f"--base-url {endpoint.base_url} lists no models: give --served-model-name"

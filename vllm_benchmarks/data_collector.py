@@ -1,7 +1,8 @@
 """Points on disk, safe at every moment: one line a point, each on disk before the next begins.
 
 A process that is killed loses the point it was measuring and nothing else; a rerun finishes the
-plan without repeating what is there.
+plan without repeating what is there. A point whose requests all failed is noted, and measured again
+by the rerun.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ class DataCollector:
         self._done = done
 
     def missing(self, plan: list[PlannedPoint]) -> list[PlannedPoint]:
-        """Points of a plan that are not on disk yet."""
+        """Points of a plan that have no data on disk yet."""
         return [point for point in plan if point.key not in self._done]
 
     def append(self, point: BenchmarkPoint) -> None:
         """Write a point; when this returns, it survives a crash of the machine."""
         _append_line(self._descriptor, self.path, point.model_dump(mode="json"))
-        self._done.add(point.point.key)
+        if point.has_data:
+            self._done.add(point.point.key)
 
 
 @contextmanager
@@ -44,11 +46,13 @@ def collect(path: Path, header: BenchmarkHeader) -> Iterator[DataCollector]:
     A last line that a crash cut off is removed. Raises :class:`ConfigError` where the file holds
     measurements of something else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
-        raise ConfigError(f"points file {path} cannot be written: {error.strerror}") from None
+        raise ConfigError(
+            f"points file {path} cannot be written: {error.strerror}; give another --data-dir"
+        ) from None
     try:
         whole = _cut_torn_line(descriptor)
         if whole == 0:
@@ -64,20 +68,23 @@ def collect(path: Path, header: BenchmarkHeader) -> Iterator[DataCollector]:
                     f"{getattr(data.header, different)!r}, this run has "
                     f"{getattr(header, different)!r}: give another --data-dir"
                 )
-            done = {point.point.key for point in data.points}
+            done = {point.point.key for point in data.points if point.has_data}
         yield DataCollector(path, descriptor, done)
     finally:
         os.close(descriptor)
 
 
 def read_points(path: Path) -> BenchmarkData:
-    """Read a file of points; raises :class:`CalibrationError` naming line and field."""
+    """Read a file of points; raises :class:`CalibrationError` naming line and field.
+
+    A point that failed and was measured again has two lines: the later one counts.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise CalibrationError(f"points file {path} cannot be read: {error.strerror}") from None
     header: BenchmarkHeader | None = None
-    points: list[BenchmarkPoint] = []
+    points: dict[str, BenchmarkPoint] = {}
     # What follows the last newline was not finished when its writer died.
     for number, line in enumerate(lines[:-1], start=1):
         where = f"points file {path} line {number}"
@@ -89,12 +96,13 @@ def read_points(path: Path) -> BenchmarkData:
             if header is None:
                 header = BenchmarkHeader.parse(data, source=where)
             else:
-                points.append(BenchmarkPoint.parse(_tuples(data), source=where))
+                point = BenchmarkPoint.parse(_tuples(data), source=where)
+                points[point.point.key] = point
         except ConfigError as error:
             raise CalibrationError(str(error)) from None
     if header is None:
         raise CalibrationError(f"points file {path} is empty: measure first")
-    return BenchmarkData(header=header, points=tuple(points))
+    return BenchmarkData(header=header, points=tuple(points.values()))
 
 
 def write_step_log(data: BenchmarkData, path: Path) -> int:
@@ -107,12 +115,17 @@ def write_step_log(data: BenchmarkData, path: Path) -> int:
         "environment": data.header.environment,
     }
     rows = [row for point in data.points for row in point.steps]
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in (header, *rows))
     # No time in the gzip header: equal measurements are equal files.
     packed = gzip.compress(lines.encode(), mtime=0)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(packed)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(packed)
+    except OSError as error:
+        raise ConfigError(
+            f"step log {path} cannot be written: {error.strerror}; give another --data-dir"
+        ) from None
     return len(rows)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.calibrators import StepCalibration
+from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_text
 from vllm_benchmarks.pictures import draw
 
@@ -36,9 +37,14 @@ def write_summary(path: Path, made: StepCalibration) -> tuple[str, ...]:
     for name, picture in (pictures or {}).items():
         data = base64.b64encode(picture).decode()
         parts.append(f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}">')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_text(path) as file:
-        file.write("\n".join(parts) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_text(path) as file:
+            file.write("\n".join(parts) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"summary {path} cannot be written: {error.strerror}; give another --data-dir"
+        ) from None
     if pictures is None:
         return (
             f"{path} has no pictures: install matplotlib (pip install "

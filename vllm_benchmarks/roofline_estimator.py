@@ -136,13 +136,21 @@ def _decode_steps(repeat: tuple[RequestTiming, ...]) -> list[MeasuredStep]:
     first = [request.start_s * 1e3 + request.ttft_ms for request in repeat]
     last = [begin + sum(each.gaps_ms) for begin, each in zip(first, repeat, strict=True)]
     begin, end = max(first), min(last)
+    # Requests that began earlier are some tokens ahead: each reads a context of its own.
+    received = [
+        begun + np.cumsum([0.0, *each.gaps_ms]) for begun, each in zip(first, repeat, strict=True)
+    ]
     witness = repeat[int(np.argmax(first))]
     now, steps = max(first), []
-    for index, gap in enumerate(witness.gaps_ms, start=1):
+    for gap in witness.gaps_ms:
         now += gap
         if begin < now <= end + 1e-6:
-            # The token that a step makes was asked for with all before it in the cache.
-            contexts = [request.prompt_tokens + index for request in repeat]
+            # A step's own tokens reach the clients around its end: those before came a step ago.
+            before = now - gap / 2
+            contexts = [
+                request.prompt_tokens + int(np.count_nonzero(times <= before))
+                for request, times in zip(repeat, received, strict=True)
+            ]
             steps.append(_decode_step(contexts, gap / 1e3))
     return steps
 

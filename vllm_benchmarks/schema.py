@@ -79,6 +79,11 @@ class BenchmarkPoint(Section):
     load_average: NonNegativeReal | None = None
     """Of the machine when the point ended; None: the system does not tell."""
 
+    @property
+    def has_data(self) -> bool:
+        """Whether anything came out; a point whose requests all failed is still to be measured."""
+        return bool(self.steps or self.requests)
+
 
 class BenchmarkHeader(Section):
     """What all points of a file have in common."""

@@ -132,6 +132,19 @@ def test_without_a_calibration_the_cpu_has_no_price() -> None:
         simulate(SimulatorConfig(model="llama-3.2-1b", xpu="cpu"))
 
 
+SHIPPED = Path(__file__).parents[2] / "benchmark_data" / "calibration" / "vllm_cpu.json"
+SERVED = ["--from-bench", str(DATA / "bench_serve_A.json"), "--calibration-data", str(SHIPPED)]
+
+
+def test_settings_given_as_flags_are_noted(tmp_path: Path) -> None:
+    words = calibrate(tmp_path, "--from-steps", *LOGS, "--bootstrap-samples", "20", "--quiet")
+    words += ["--max-num-seqs", "48", "--num-gpu-blocks-override", "512"]
+    assert main(words) == 0
+    engine = load_calibration(tmp_path / "out.json")[0].engine
+    assert engine is not None
+    assert (engine.max_num_seqs, engine.num_gpu_blocks, engine.block_size) == (48, 512, 32)
+
+
 def calibrate(tmp_path: Path, *words: str) -> list[str]:
     return ["calibrate", *words, *SUBJECT, "--output", str(tmp_path / "out.json")]
 
@@ -143,6 +156,14 @@ def calibrate(tmp_path: Path, *words: str) -> list[str]:
         (["--from-bench", "x.json"], "give --from-steps too, or --calibration-data"),
         (["--from-steps", "missing.jsonl"], "step log missing.jsonl does not exist"),
         (["--from-steps", LOGS[0], "--warm-up-steps", "5000"], "holds no steps after the warm-up"),
+        (["--from-steps", LOGS[0], "--input-len", "3"], "--input-len goes with --from-bench"),
+        (
+            [*SERVED, "--warm-up-steps", "7"],
+            "--warm-up-steps goes with --from-steps: leave it out",
+        ),
+        ([*SERVED, "--bootstrap-samples", "50"], "--bootstrap-samples goes with --from-steps or"),
+        ([*SERVED, "--input-len", "3"], "bench_serve_A.json does not need --input-len"),
+        ([*SERVED, "--batch-size", "3"], "bench_serve_A.json does not need --batch-size"),
         (["--from-steps", LOGS[0], "--warm-up-stepps", "3"], "did you mean '--warm-up-steps'"),
         (["--from-steps", str(DATA / "model_config.json")], "is not a JSON object"),
     ],

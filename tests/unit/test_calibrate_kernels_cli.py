@@ -100,6 +100,14 @@ def test_op_tables_become_a_calibration_that_runs(
     assert (parts["output_projection"].provenance, read.front_end) == ("measured", None)
 
 
+def test_json_prints_kernel_tables_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, output = op_tables(tmp_path / "tables"), tmp_path / "kernels.json"
+    words = ["calibrate", "--xpu", "h100", "--from-op-tables", folder, "--output", output, "--json"]
+    code, out, err = run(capsys, *words)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads(output.read_text())
+
+
 def test_profiles_become_a_calibration_that_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +233,25 @@ KERNELS = ["--calibration-data", "h100-sxm"]
             [*KERNELS, "--model", MODEL, "--overheads-from", "l40s"],
             "--overheads-from goes with --from-op-tables or --from-kernel-profiles",
         ),
+        (
+            ["--from-op-tables", "{tables}", "-tp", "2"],
+            "--tensor-parallel-size goes with --from-steps or --from-bench or --model with kernel",
+        ),
+        (["--from-op-tables", "{tables}", "--dtype", "float16"], "--dtype goes with --from-steps"),
+        (["--from-op-tables", "{tables}", "--bootstrap-samples", "50"], "--bootstrap-samples goes"),
+        (
+            [*KERNELS, "--model", MODEL, "--max-num-seqs", "8"],
+            "--max-num-seqs goes with --from-steps or --from-bench: leave it out",
+        ),
+        ([*KERNELS, "--model", MODEL, "--input-len", "8"], "--input-len goes with --from-bench"),
+        (
+            ["--from-bench", "x", "--model", "llama-7b", "--calibration-data", "{named}"],
+            "--model llama-7b contradicts --calibration-data, which was measured with llama-3.1-8b",
+        ),
+        (
+            ["--from-bench", "x", "--model", MODEL, "--calibration-data", "{elsewhere}"],
+            "--xpu h100 contradicts --calibration-data, which was measured on l40s",
+        ),
         ([*KERNELS, "--model", "llama-3.1-8c"], "unknown model 'llama-3.1-8c'"),
         ([*KERNELS, "--model", MODEL, "-tp", "3"], "tensor_parallel_size=3"),
     ],
@@ -241,11 +268,13 @@ def test_wrong_combinations_are_one_message(
         }
     )  # fmt: skip
     rates.write(tmp_path / "rates.json")
+    rates.model_copy(update={"model": MODEL}).write(tmp_path / "named.json")
+    rates.model_copy(update={"xpu": "l40s"}).write(tmp_path / "elsewhere.json")
     (tmp_path / "here").mkdir()
     if "{tables}" in words:
         op_tables(tmp_path / "tables")
     places = {name: str(tmp_path / name) for name in ("none", "here", "tables")}
-    places["rates"] = str(tmp_path / "rates.json")
+    places |= {name: str(tmp_path / f"{name}.json") for name in ("rates", "named", "elsewhere")}
     output = tmp_path / "out.json"
     filled = [word.format(**places) for word in words]
     code, out, err = run(capsys, "calibrate", *filled, "--xpu", "h100", "--output", output)

@@ -85,3 +85,27 @@ def test_bad_words_are_refused(
     err = capsys.readouterr().err
     assert part in err
     assert err.count("\n") == 1
+
+
+DATA = Path(__file__).parents[2] / "benchmark_data"
+
+
+def test_a_bench_result_has_the_engine_that_the_calibration_was_measured_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, output = DATA / "raw" / "vllm_cpu", tmp_path / "result.json"
+    words = ["validate", str(raw / "bench_serve_B.json"), "--xpu", "cpu", "--output", str(output)]
+    words += ["--model", str(raw / "model_config.json")]
+    words += ["--calibration-data", str(DATA / "calibration" / "vllm_cpu.json")]
+    assert main(words) == 0
+    (run,) = json.loads(output.read_text())["runs"]
+    assert run["config"]["engine"]["max_num_seqs"] == 64
+    assert run["config"]["engine"]["async_scheduling"] is False
+    # What benchmark_data/README.md and the guide say of this run.
+    errors = {name: run["errors"][name]["error_percent"] for name in ("ttft_mean", "itl_mean")}
+    assert errors == pytest.approx({"ttft_mean": 3.6, "itl_mean": 6.8}, abs=0.5)
+    assert main([*words, "--max-num-seqs", "7"]) == 0
+    (run,) = json.loads(output.read_text())["runs"]
+    assert run["config"]["engine"]["max_num_seqs"] == 7
+    assert run["config"]["engine"]["async_scheduling"] is False
+    capsys.readouterr()

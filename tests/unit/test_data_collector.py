@@ -139,3 +139,34 @@ def test_points_become_a_step_log(tmp_path: Path) -> None:
     assert data.dropped_warm_up == 0
     assert data.engine.async_scheduling is False
     assert json.loads(gzip.decompress(first).splitlines()[1])["exec_s"] == 0.01
+
+
+def failed(point: PlannedPoint) -> BenchmarkPoint:
+    return BenchmarkPoint(point=point, failures={"connect": 2})
+
+
+def test_a_point_without_data_is_measured_again_and_the_later_line_counts(tmp_path: Path) -> None:
+    path = tmp_path / "points.jsonl"
+    with collect(path, HEADER) as collector:
+        collector.append(failed(PLAN[0]))
+        collector.append(measured(PLAN[1]))
+        assert collector.missing(PLAN[:2]) == PLAN[:1]
+    with collect(path, HEADER) as collector:
+        assert collector.missing(PLAN[:2]) == PLAN[:1]
+        collector.append(measured(PLAN[0]))
+    with collect(path, HEADER) as collector:
+        assert collector.missing(PLAN[:2]) == []
+    points = read_points(path).points
+    assert [(each.point, each.failures) for each in points] == [(PLAN[0], {}), (PLAN[1], {})]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "data"
+    with pytest.raises(ConfigError, match=r"points file .*another --data-dir"):
+        collect(below / "points.jsonl", HEADER).__enter__()
+    path = tmp_path / "points.jsonl"
+    with collect(path, HEADER):
+        pass
+    with pytest.raises(ConfigError, match=r"step log .*another --data-dir"):
+        write_step_log(read_points(path), below / "steps.jsonl.gz")

@@ -135,6 +135,28 @@ def test_every_kernel_lands_on_its_own_axes(tmp_path: Path) -> None:
     assert not any("mla_bmm" in name for name in found.files)
 
 
+def test_sums_of_nccl_stand_in_where_vllms_were_not_measured(tmp_path: Path) -> None:
+    row = {
+        "device": DEVICE, "op_name": "all_reduce", "num_gpus": 2, "message_size": 1024,
+        "nccl_dtype": "half", "latency": 0.03,
+    }  # fmt: skip
+    put(tmp_path, "nccl_perf", [row])
+    for launch in ("graph", "eager"):
+        assert latency_us(load(tmp_path), "all_reduce", launch) == pytest.approx([30.0])
+    put(tmp_path, "custom_allreduce_perf", [all_reduce(0.01)])
+    found = load(tmp_path)
+    assert latency_us(found, "all_reduce", "graph") == pytest.approx([10.0])
+    assert [table.attributes for table in found.tables] == [("graph",)]
+
+
+def test_few_shapes_are_one_models(tmp_path: Path) -> None:
+    rows = [gemm(16, n, 256, framework="torch") for n in SIZES]
+    put(tmp_path, "gemm_perf", rows)
+    found = load(tmp_path)
+    assert found.notes == ()
+    assert [table.attributes for table in found.tables] == [("bfloat16",)]
+
+
 def test_the_newest_version_counts(tmp_path: Path) -> None:
     for version, latency in (("0.9.2", 0.03), ("0.24.0", 0.01), ("0.14.0", 0.02)):
         put(tmp_path, "custom_allreduce_perf", [all_reduce(latency)], version=version)

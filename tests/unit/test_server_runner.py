@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.errors import CalibrationError, ConfigError
 from tests.openai_server import serving
+from vllm_benchmarks.benchmark_runner import run_plan
 from vllm_benchmarks.calibrate import main
+from vllm_benchmarks.data_collector import collect, read_points
 from vllm_benchmarks.roofline_estimator import server_steps
 from vllm_benchmarks.runners.server import ServerRunner
 from vllm_benchmarks.runners.sse_client import Endpoint
@@ -115,24 +121,152 @@ def test_steps_are_taken_where_all_requests_decode() -> None:
     steps = server_steps(BenchmarkData(header=header, points=points), front_end_ms=8.0)
     assert [(s.decode_seqs, s.prefill_tokens) for s in steps] == [(2, 0), (2, 0), (0, 40)]
     assert [s.seconds for s in steps] == pytest.approx([0.005, 0.006, 0.017])
+    # a is a token ahead of b: it has two of its tokens where b has one.
+    assert [s.decode_context_tokens for s in steps] == [42 + 41, 43 + 42, 0]
+    assert [s.longest_context for s in steps] == [42, 43, 40]
+
+
+def test_clients_that_see_a_step_at_slightly_other_times_share_it() -> None:
+    a, b = timing(0.0, 10.0, (5.1, 4.8, 5.2)), timing(0.0, 10.1, (4.9, 5.2, 4.9))
+    point = PlannedPoint(kind="decode", batch_size=2, context_tokens=40)
+    header = BenchmarkHeader(runner="server", model="m", xpu="cpu")
+    points = (BenchmarkPoint(point=point, requests=((a, b),)),)
+    steps = server_steps(BenchmarkData(header=header, points=points), front_end_ms=0.0)
+    assert [s.decode_context_tokens for s in steps] == [82, 84, 86]
+
+
+SERVER = [
+    "--model", "llama-3.2-1b", "--xpu", "h100", "--runner", "server", "--sparse",
+    "--sparse-points", "8", "--repeats", "1", "--decode-steps", "4", "--max-num-seqs", "4",
+    "--max-model-len", "1024", "--bootstrap-samples", "20",
+]  # fmt: skip
+
+
+def test_a_server_that_goes_away_ends_the_plan_and_the_rerun_repairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SERVER, "--output", str(tmp_path / "c.json")]
+    points = tmp_path / "c_data" / "raw" / "points.jsonl"
+    # The warm-up and the first points are answered, then nothing any more.
+    gone = threading.Event()
+    numbers = itertools.count()
+
+    def script(_: object) -> str:
+        return "http 503" if gone.is_set() and next(numbers) >= 6 else ""
+
+    with serving(script) as server:
+        server.first_s = server.gap_s = 0.001
+        gone.set()
+        assert main([*words, "--base-url", server.url]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith("error: no request of 3 points in a row was answered (http 503)")
+        assert "the same command again" in told
+        kept = read_points(points).points
+        assert sum(not point.has_data for point in kept) == 3
+        assert any(point.has_data for point in kept)
+        gone.clear()
+        assert main([*words, "--base-url", server.url]) == 2  # times that no rate can be told from
+    assert all(point.has_data for point in read_points(points).points)
+    assert len(read_points(points).points) > len(kept)
+
+
+class Answers:
+    """Gives each point what ``kinds`` says: data, or failures of that kind."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = iter(kinds)
+
+    def measure(self, point: PlannedPoint) -> BenchmarkPoint:
+        kind = next(self.kinds)
+        if kind == "good":
+            return BenchmarkPoint(point=point, requests=((timing(0, 25.0, ()),),))
+        return BenchmarkPoint(point=point, failures={kind: 1})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "measured"),
+    [
+        (("connect", "connect", "good", "connect", "connect"), 5),
+        (("http 400",) * 5, 5),  # refused by a server that is there
+        (("good", "timeout", "connect", "timeout", "good"), None),
+    ],
+)
+def test_only_points_in_a_row_that_nobody_answered_end_the_plan(
+    tmp_path: Path, kinds: tuple[str, ...], measured: int | None
+) -> None:
+    plan = [PlannedPoint(kind="prefill", batch_size=1, prompt_tokens=n) for n in range(1, 6)]
+    header = BenchmarkHeader(runner="server", model="m", xpu="cpu")
+    with collect(tmp_path / "points.jsonl", header) as collector:
+        if measured is None:
+            with pytest.raises(CalibrationError, match=r"\(timeout\)"):
+                run_plan(Answers(*kinds), plan, collector)
+            assert len(collector.missing(plan)) == 4
+        else:
+            assert run_plan(Answers(*kinds), plan, collector) == measured
+
+
+@contextmanager
+def ssh() -> Iterator[str]:
+    """A port where something else than HTTP answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+                connection.recv(4096)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join(5)
+
+
+def test_a_port_that_speaks_something_else_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ssh() as url:
+        assert main([*SERVER, "--output", str(tmp_path / "c.json"), "--base-url", url]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --base-url {url} does not speak HTTP (SSH-2.0-OpenSSH_9.6)")
+    assert told.count("\n") == 1
+
+
+def test_a_data_folder_below_a_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = [*SERVER, "--output", str(tmp_path / "c.json"), "--data-dir", str(tmp_path / "file/d")]
+    with serving() as server:
+        server.first_s = server.gap_s = 0.001
+        assert main([*words, "--base-url", server.url]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: points file ")
+    assert "give another --data-dir" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("runner_name", ["offline", "server"])
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_plan_without_points_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], runner_name: str, dry: bool
+) -> None:
+    words = ["--model", "llama-3.2-1b", "--xpu", "h100", "--runner", runner_name]
+    words += ["--max-num-batched-tokens", "1", "--max-model-len", "4"]
+    words += ["--output", str(tmp_path / "c.json"), "--base-url", "http://127.0.0.1:9"]
+    assert main([*words, "--dry-run"] if dry else words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: no point to measure fits the engine: ")
+    assert "--max-num-batched-tokens 1, --max-model-len 4" in told.err
+    assert told.err.count("\n") == 1
 
 
 def test_calibrating_from_a_server_needs_an_address_and_keeps_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "calibration.json"
-    words = ["--model", "llama-3.2-1b", "--xpu", "h100", "--runner", "server", "--sparse"]
-    words += [
-        "--sparse-points",
-        "8",
-        "--repeats",
-        "1",
-        "--decode-steps",
-        "4",
-        "--max-num-seqs",
-        "4",
-    ]
-    words += ["--max-model-len", "1024", "--bootstrap-samples", "20", "--output", str(output)]
+    words = [*SERVER, "--output", str(output)]
     assert main(words) == 2
     assert "--runner server needs --base-url" in capsys.readouterr().err
     with serving() as server:

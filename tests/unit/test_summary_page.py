@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_inference_simulator.calibrators import StepCalibration, calibrate_from_steps
+from llm_inference_simulator.errors import ConfigError
 from vllm_benchmarks.html_summary import write_summary
 
 DATA = Path(__file__).parents[2] / "benchmark_data" / "raw" / "vllm_cpu"
@@ -50,3 +51,9 @@ def test_without_matplotlib_the_page_says_so(
     (warning,) = write_summary(tmp_path / "summary.html", made)
     assert "install matplotlib" in warning
     assert "base64" not in (tmp_path / "summary.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_told(made: StepCalibration, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"summary .*give another --data-dir"):
+        write_summary(tmp_path / "file" / "summary.html", made)

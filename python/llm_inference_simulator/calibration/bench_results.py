@@ -71,11 +71,12 @@ def read_bench_result(path: Path, asked: AskedLengths | None = None) -> BenchRes
     values = _values(path, text)
     first = values[0]
     asked = asked or AskedLengths()
+    last = values[-1]
+    _refuse_unused(path, last, asked)
     if "metadata" in first and "metrics" in first:
         return bench_exports.aiperf(path, values, source)
     if "benchmarks" in first:
         return bench_exports.guidellm(path, first, source)
-    last = values[-1]
     if "mean_ttft_ms" in last or "ttfts" in last:
         return _serve(path, last, source)
     if "avg_latency" in last:
@@ -87,6 +88,18 @@ def read_bench_result(path: Path, asked: AskedLengths | None = None) -> BenchRes
         "give a result of vllm bench serve, latency or throughput, AIPerf's profile_export.jsonl "
         "or GuideLLM's benchmarks.json"
     )
+
+
+def _refuse_unused(path: Path, last: Mapping[str, Any], asked: AskedLengths) -> None:
+    """Lengths that a result holds itself, and a batch that it had none of, cannot be asked for."""
+    given: dict[str, int | None] = {"--batch-size": asked.batch_size}
+    if "elapsed_time" not in last:
+        given = {"--input-len": asked.input_len, "--output-len": asked.output_len, **given}
+    unused = [flag for flag, value in given.items() if value is not None]
+    if unused and "avg_latency" not in last:
+        raise CalibrationError(
+            f"benchmark result {path} does not need {' and '.join(unused)}: leave it out"
+        )
 
 
 def assemble(

@@ -79,20 +79,21 @@ class KernelCalibration:
             sha256=sha256,
         )
 
+    def document(self) -> dict[str, Any]:
+        """Plain data, as the file holds them."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "op_table",
+            "xpu": self.xpu,
+            "overheads": self.overheads.model_dump(mode="json"),
+            "front_end": self.front_end and self.front_end.model_dump(mode="json"),
+            "provenance": self.provenance,
+            "tables": self.tables.to_json(),
+        }
+
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all; compressed where its name ends in ``.gz``."""
-        text = json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "kind": "op_table",
-                "xpu": self.xpu,
-                "overheads": self.overheads.model_dump(mode="json"),
-                "front_end": self.front_end and self.front_end.model_dump(mode="json"),
-                "provenance": self.provenance,
-                "tables": self.tables.to_json(),
-            },
-            separators=(",", ":"),
-        )
+        text = json.dumps(self.document(), separators=(",", ":"))
         raw = (text + "\n").encode()
         with atomic_path(path) as temporary:
             # Without a time stamp: the same measurements give the same bytes.

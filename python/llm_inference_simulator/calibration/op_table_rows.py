@@ -41,7 +41,11 @@ EXPERT_FORMATS = {
 """Names of the files, and ours. Formats beside these are left out."""
 
 FEWEST_SHAPES = 50
-"""Of a format's matrix products; the grids have hundreds."""
+"""Of a format's matrix products; aiconfigurator's grids have hundreds."""
+ONE_MODEL = "torch"
+"""Framework of ``vllm_benchmarks breakdown``, which measures the few shapes of one model."""
+_NCCL = Where("all_reduce", ("nccl",))
+"""NCCL's sums until it is known whether vLLM's own were measured, which are faster."""
 
 
 class Layout(NamedTuple):
@@ -109,13 +113,22 @@ def _all_reduce(row: Row) -> Point:
 
 
 def _nccl(row: Row) -> Point | None:
+    ranks, width = row["num_gpus"], 2 if row["nccl_dtype"] in ("half", "bfloat16") else 1
+    if row["op_name"] == "all_reduce":
+        return _NCCL, (ranks, row["message_size"] * width)
     kernels = {"all_gather": "all_gather", "alltoall": "all_to_all"}
     kernel = kernels.get(row["op_name"])
     if kernel is None:
         return None
     # Sizes count elements of the whole buffer, of which each accelerator moves (n - 1)/n.
-    ranks, width = row["num_gpus"], 2 if row["nccl_dtype"] == "half" else 1
     return Where(kernel, ()), (ranks, row["message_size"] * width * (ranks - 1) // ranks)
+
+
+def _norm(row: Row) -> Point | None:
+    if row["norm_dtype"] not in ("bfloat16", "float16"):
+        return None
+    # Reads a vector and writes one; with the residual, as vLLM runs it, it passes over twice that.
+    return Where("elementwise", ("layernorm", 2 * row["hidden_size"])), (row["num_tokens"],)
 
 
 _ATTENTION = (
@@ -157,6 +170,7 @@ LAYOUTS: Mapping[str, Layout] = {
         ("op_name", "num_gpus", "message_size", "nccl_dtype"),
         _nccl,
     ),
+    "norm_perf": Layout(("rms_norm",), ("norm_dtype", "num_tokens", "hidden_size"), _norm),
 }  # fmt: skip
 """Files by name. ``mla_bmm_perf`` is left out: its products are part of the modules."""
 
@@ -164,7 +178,7 @@ LEFT_OUT = ("mla_bmm_perf",)
 
 _WORDS = (
     "gemm_dtype", "kv_cache_dtype", "gemm_type", "moe_dtype", "distribution", "backend",
-    "op_name", "nccl_dtype",
+    "op_name", "nccl_dtype", "norm_dtype",
 )  # fmt: skip
 """Columns that hold names; all others of a layout hold sizes."""
 _MAY_BE_0 = ("step", "window_size")
@@ -192,15 +206,23 @@ def import_op_tables(folder: Path, xpu: XpuSpec) -> ImportedTables:
     files = _newest_files(folder)
     rows: dict[Where, dict[tuple[Value, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
     hashes, versions = {}, {}
+    one_model = False
     for name, path in sorted(files.items()):
-        for where, place, latency_ns in _points(path, LAYOUTS[name], xpu):
+        read = _read(path, LAYOUTS[name])
+        if name == "gemm_perf":
+            one_model = all(row.get("framework") == ONE_MODEL for row in read)
+        for where, place, latency_ns in _points(path, read, LAYOUTS[name], xpu):
             rows[where][place].append(latency_ns)
         hashes[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
         versions[name] = path.parent.name
+    nccl = rows.pop(_NCCL, None)
+    if nccl is not None and not any(where.kernel == "all_reduce" for where in rows):
+        rows |= {Where("all_reduce", (launch,)): nccl for launch in ("graph", "eager")}
     tables: list[KernelTable] = [
         table_from_rows(where, points) for where, points in sorted(rows.items())
     ]
-    aborted = [t for t in tables if t.kernel == "gemm" and len(t.axes[0]) < FEWEST_SHAPES]
+    fewest = 1 if one_model else FEWEST_SHAPES
+    aborted = [t for t in tables if t.kernel == "gemm" and len(t.axes[0]) < fewest]
     notes = tuple(
         f"left out gemm {table.attributes[0]}: {len(table.axes[0])} shapes only, an aborted "
         "measurement"
@@ -245,10 +267,10 @@ def _version(path: Path) -> tuple[int, ...]:
 
 
 def _points(
-    path: Path, layout: Layout, xpu: XpuSpec
+    path: Path, rows: Sequence[Row], layout: Layout, xpu: XpuSpec
 ) -> Iterator[tuple[Where, tuple[Value, ...], float]]:
     check = UnitCheck(path, xpu, "latency", "milliseconds")
-    for number, row in enumerate(_read(path, layout), start=1):
+    for number, row in enumerate(rows, start=1):
         latency_ns = _latency_ns(path, number, row)
         _check_labels(path, number, row, layout, xpu)
         point = layout.point(row)

@@ -138,6 +138,15 @@ class CalibrationFile(Section):
     data: tuple[DataSource, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    def engine_settings(self) -> dict[str, Any]:
+        """Settings of the measured engine, in the keys of a configuration's ``engine``."""
+        known = {} if self.engine is None else self.engine.model_dump(exclude_none=True)
+        if "num_gpu_blocks" in known:
+            known["num_gpu_blocks_override"] = known.pop("num_gpu_blocks")
+        if self.quantization not in (None, "none"):
+            known["quantization"] = self.quantization
+        return known
+
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         with atomic_text(path) as file:

@@ -68,17 +68,12 @@ def measured_config(
     calibration: CalibrationFile, model: str, xpu: str, engine: Mapping[str, Any]
 ) -> SimulatorConfig:
     """The engine that was measured, as a configuration; ``engine`` overrides its settings."""
-    known = {} if calibration.engine is None else calibration.engine.model_dump(exclude_none=True)
-    if "num_gpu_blocks" in known:
-        known["num_gpu_blocks_override"] = known.pop("num_gpu_blocks")
-    if calibration.quantization not in (None, "none"):
-        known["quantization"] = calibration.quantization
     return SimulatorConfig.from_dict(
         {
             "model": model,
             "xpu": xpu,
             "cluster": {"tensor_parallel_size": calibration.tensor_parallel_size or 1},
-            "engine": {**known, **engine},
+            "engine": {**calibration.engine_settings(), **engine},
         },
         source="engine of the benchmark",
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_inference_simulator.cli.arguments import token_count, whole_number
+from llm_inference_simulator.cli.calibrate_uses import refuse_unused
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ Source = Callable[[argparse.Namespace, "AnyCalibration | None"], Outcome]
 
 
 def _from_steps(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
+    from llm_inference_simulator.calibration.step_fit import BOOTSTRAP_SAMPLES
     from llm_inference_simulator.calibrators import calibrate_from_steps
 
     _require_model(arguments, "--from-steps")
@@ -65,10 +67,22 @@ def _from_steps(arguments: argparse.Namespace, before: AnyCalibration | None) ->
         tensor_parallel_size=arguments.tensor_parallel_size or 1,
         engine=_engine(arguments),
         warm_up_steps=arguments.warm_up_steps,
-        bootstrap_samples=arguments.bootstrap_samples,
+        bootstrap_samples=arguments.bootstrap_samples or BOOTSTRAP_SAMPLES,
         progress=_progress(arguments),
     )
-    return Outcome(made.calibration, tuple(describe(made.calibration)), made.fit.warnings)
+    calibration = _with_flags(made.calibration, _engine_settings(arguments))
+    return Outcome(calibration, tuple(describe(calibration)), made.fit.warnings)
+
+
+def _with_flags(calibration: CalibrationFile, given: dict[str, Any]) -> CalibrationFile:
+    """Note the engine's settings that were given as flags; others are what the log says."""
+    from llm_inference_simulator.calibration.parameters import MeasuredEngine
+
+    engine = calibration.engine or MeasuredEngine()
+    told = {name: value for name, value in given.items() if name in MeasuredEngine.model_fields}
+    if "num_gpu_blocks_override" in given:
+        told["num_gpu_blocks"] = given["num_gpu_blocks_override"]
+    return calibration.model_copy(update={"engine": engine.model_copy(update=told)})
 
 
 def _from_bench(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
@@ -182,6 +196,7 @@ def mean_errors(runs: Sequence[RunErrors]) -> str:
 
 def _roofline_of_model(arguments: argparse.Namespace, kernels: KernelCalibration) -> Outcome:
     """Kernel tables and a model: the effective rates of that model."""
+    from llm_inference_simulator.calibration.step_fit import BOOTSTRAP_SAMPLES
     from llm_inference_simulator.calibrators.from_kernels import derive_roofline
 
     calibration = derive_roofline(
@@ -189,7 +204,7 @@ def _roofline_of_model(arguments: argparse.Namespace, kernels: KernelCalibration
         model=arguments.model,
         tensor_parallel_size=arguments.tensor_parallel_size or 1,
         engine=_engine(arguments),
-        bootstrap_samples=arguments.bootstrap_samples,
+        bootstrap_samples=arguments.bootstrap_samples or BOOTSTRAP_SAMPLES,
         progress=_progress(arguments),
     )
     return Outcome(calibration, tuple(describe(calibration)))
@@ -208,8 +223,6 @@ _SOURCES: dict[str, Source] = {
     "from_bench": _from_bench,
 }
 """In the order in which they run: each gets the calibration of the one before."""
-
-_KERNEL_SOURCES = frozenset({"from_op_tables", "from_kernel_profiles"})
 
 
 def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -237,7 +250,7 @@ def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.Argumen
     text = "steps dropped at the start of a log (default: what the log says, else 5 %%)"
     add("--warm-up-steps", type=_at_least(0), metavar="N", help=text)
     text = "resamplings behind the confidence intervals (default: 200)"
-    add("--bootstrap-samples", type=_at_least(20), metavar="N", default=200, help=text)
+    add("--bootstrap-samples", type=_at_least(20), metavar="N", help=text)
     for name, text in (
         ("input-len", "prompt tokens of a vllm bench latency or throughput result"),
         ("output-len", "output tokens of the same"),
@@ -275,7 +288,6 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Handle ``calibrate``; returns the exit code."""
-    from llm_inference_simulator.calibration import CalibrationFile
     from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
     from llm_inference_simulator.calibration.shipped import open_calibration
     from llm_inference_simulator.files import check_writable
@@ -285,10 +297,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if not used and not derives:
         flags = " or ".join(f"--{name.replace('_', '-')}" for name in _SOURCES)
         raise ConfigError(f"no measurements: give {flags}")
-    if arguments.overheads_from is not None and not used.keys() & _KERNEL_SOURCES:
-        raise ConfigError(
-            "--overheads-from goes with --from-op-tables or --from-kernel-profiles: leave it out"
-        )
+    refuse_unused(arguments, used)
     output = Path(arguments.output)
     check_writable(output, "--output")
     calibration: AnyCalibration | None = None
@@ -314,8 +323,12 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if calibration is None:
         raise CalibrationError("the measurements gave no calibration")
     _write(calibration, output)
-    if arguments.json and isinstance(calibration, CalibrationFile):
-        print(json.dumps(calibration.model_dump(mode="json"), indent=2))
+    if arguments.json:
+        if isinstance(calibration, KernelCalibration):
+            data = calibration.document()
+        else:
+            data = calibration.model_dump(mode="json")
+        print(json.dumps(data, indent=2))
     elif not arguments.quiet:
         print("\n".join([*lines, f"wrote {output}"]))
     return 0
@@ -351,11 +364,27 @@ def _write(calibration: AnyCalibration, output: Path) -> None:
 def _require_same_subject(arguments: argparse.Namespace, calibration: AnyCalibration) -> None:
     """--calibration-data names what it was measured on; the flags must not contradict it."""
     from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
-    from llm_inference_simulator.catalog import load_xpu
+    from llm_inference_simulator.catalog import canonical_xpu_name, load_model, load_xpu
+    from llm_inference_simulator.catalog.models import list_models
 
     if isinstance(calibration, KernelCalibration):
         calibration.require_xpu(load_xpu(arguments.xpu))
         return
+    xpu = canonical_xpu_name(load_xpu(arguments.xpu).name)
+    if calibration.xpu is not None and canonical_xpu_name(calibration.xpu) != xpu:
+        raise ConfigError(
+            f"--xpu {arguments.xpu} contradicts --calibration-data, which was measured on "
+            f"{calibration.xpu}: give that one"
+        )
+    if arguments.model is not None and calibration.model is not None:
+        names = {load_model(arguments.model).name, calibration.model}
+        known = {name.casefold() for entry in list_models() for name in entry.names}
+        # Files outside the catalogue may have moved: their paths tell nothing.
+        if len(names) > 1 and any(name.casefold() in known for name in names):
+            raise ConfigError(
+                f"--model {arguments.model} contradicts --calibration-data, which was measured "
+                f"with {calibration.model}: give that one"
+            )
     size = arguments.tensor_parallel_size
     if size is not None and calibration.tensor_parallel_size not in (None, size):
         raise ConfigError(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_inference_simulator.calibration import CalibrationFile
+from llm_inference_simulator.calibration.shipped import open_calibration
 from llm_inference_simulator.cli.catalog import print_table
 from llm_inference_simulator.cli.run_config import name_flags, put_flags
 from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig, Section
@@ -85,7 +87,8 @@ def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
     }
     given = _PricedBy.parse(priced_by, source="")
     performance, front_end = given.performance, given.front_end
-    runs = [run for file in files for run in read_runs(file, settings)]
+    calibration = _measured(performance)
+    runs = [run for file in files for run in read_runs(file, settings, calibration=calibration)]
     _require_distinct(runs)
     if flags.get("command.leave_one_out"):
         if front_end != FrontEndConfig():
@@ -107,6 +110,14 @@ def _validated(files: Sequence[Path], flags: Mapping[str, Any]) -> Validation:
             begun += 1
 
         return validate(runs, performance, front_end, report=report)
+
+
+def _measured(performance: PerformanceModelConfig) -> CalibrationFile | None:
+    """The calibration that tells which engine was measured; kernel tables know no engine."""
+    if performance.calibration_data is None:
+        return None
+    calibration = open_calibration(performance.calibration_data)
+    return calibration if isinstance(calibration, CalibrationFile) else None
 
 
 def _stage(flags: Mapping[str, Any]) -> Callable[[str], None]:

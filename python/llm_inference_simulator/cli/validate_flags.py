@@ -31,8 +31,8 @@ Predict measured runs and print how far off the predictions are.
 
 A file holds a list of run records (server, load in stages, latencies), or what
 vllm bench serve --save-result --save-detailed writes. A run record says which
-server ran; flags replace what it says. A bench result doesn't: describe its
-server with the flags below."""
+server ran; flags replace what it says. A bench result doesn't: its engine is
+the one that --calibration-data was measured on, and flags replace what differs."""
 
 
 def build_validate_parser(prog: str) -> Parser:

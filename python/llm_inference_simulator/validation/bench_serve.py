@@ -1,9 +1,9 @@
 """Detailed results of ``vllm bench serve``: every request as it was sent, and what it waited.
 
-The file doesn't hold the server's settings: they come beside it. Requests are replayed at their
-measured ``start_times``. A closed loop (``--max-concurrency``) is replayed as one where the file
-has ``queue_times``, what each request waited for its turn; without them it becomes the open loop
-that it turned out to be.
+The file doesn't hold the server's settings: they come beside it, or from a calibration that was
+measured on the same engine. Requests are replayed at their measured ``start_times``. A closed loop
+(``--max-concurrency``) is replayed as one where the file has ``queue_times``, what each request
+waited for its turn; without them it becomes the open loop that it turned out to be.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.catalog import load_model
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError
@@ -31,8 +32,15 @@ def recognises(value: Any) -> bool:
     return isinstance(value, dict) and {"request_throughput", "mean_ttft_ms"} <= value.keys()
 
 
-def read(values: Sequence[Any], path: Path, settings: Mapping[str, Any]) -> list[MeasuredRun]:
+def read(
+    values: Sequence[Any],
+    path: Path,
+    settings: Mapping[str, Any],
+    calibration: CalibrationFile | None = None,
+) -> list[MeasuredRun]:
     """Read every result of a file; :class:`ConfigError` names file, list and row."""
+    if calibration is not None:
+        settings = _completed(settings, calibration)
     several = len(values) > 1
     return [
         _run(
@@ -100,6 +108,16 @@ def _closed_loop(value: Mapping[str, Any]) -> int | None:
     limit = value.get("max_concurrency")
     told = value.get("queue_times") is not None
     return limit if told and type(limit) is int and limit > 0 else None
+
+
+def _completed(settings: Mapping[str, Any], calibration: CalibrationFile) -> dict[str, Any]:
+    """``settings``, and what the calibration's measurements knew of the engine besides."""
+    data = dict(settings)
+    data["engine"] = {**calibration.engine_settings(), **data.get("engine", {})}
+    if calibration.tensor_parallel_size is not None:
+        size = {"tensor_parallel_size": calibration.tensor_parallel_size}
+        data["cluster"] = {**size, **data.get("cluster", {})}
+    return data
 
 
 def _configuration(

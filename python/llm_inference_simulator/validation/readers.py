@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import read_text
 from llm_inference_simulator.validation import bench_serve, run_records
@@ -17,19 +18,25 @@ Settings = Mapping[str, Any]
 doesn't hold, or what shall replace it."""
 
 
-def read_runs(path: str | Path, settings: Settings | None = None) -> list[MeasuredRun]:
+def read_runs(
+    path: str | Path,
+    settings: Settings | None = None,
+    *,
+    calibration: CalibrationFile | None = None,
+) -> list[MeasuredRun]:
     """Read every run of a file: a list of run records, or detailed ``vllm bench serve`` results.
 
     ``settings`` give what a bench result doesn't hold (its server), and replace what a run record
-    says; they have the keys of :class:`SimulatorConfig`. Raises :class:`ConfigError` naming file,
-    run and field.
+    says; they have the keys of :class:`SimulatorConfig`. The engine that ``calibration`` was
+    measured on is a bench result's where ``settings`` say nothing else. Raises
+    :class:`ConfigError` naming file, run and field.
     """
     path, settings = Path(path), settings or {}
     values = _parse(path)
     if all(map(run_records.recognises, values)):
         return run_records.read(values, path, settings)
     if all(map(bench_serve.recognises, values)):
-        return bench_serve.read(values, path, settings)
+        return bench_serve.read(values, path, settings, calibration)
     raise ConfigError(
         f"measurements {path}: unknown shape: give a list of runs, each with 'stages' and "
         "'measured_ms', or the result of vllm bench serve --save-result --save-detailed"
