@@ -18,13 +18,14 @@ from llm_inference_simulator.errors import ConfigError, nearest_name
 LARGEST_COUNT = 2**30
 """The core counts in 32 bits; sums of a few such numbers still fit."""
 MOST_ENGINES = 100_000
+MOST_STAGES = 1024
 LONGEST_S = 1e9
 """The core's clock is 64 bits of nanoseconds, which end after 9.2e9 seconds."""
 LONGEST_MS = 1e9
 
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
-StageCount = Annotated[int, Field(ge=1, le=1024)]
+StageCount = Annotated[int, Field(ge=1, le=MOST_STAGES)]
 Engines = Annotated[int, Field(ge=1, le=MOST_ENGINES)]
 Seed = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]

@@ -12,6 +12,7 @@ from llm_inference_simulator.config import (
     LONGEST_MS,
     LONGEST_S,
     MOST_ENGINES,
+    MOST_STAGES,
     Section,
     SimulatorConfig,
 )
@@ -51,7 +52,8 @@ def test_the_fields_are_found() -> None:
 
 @pytest.mark.parametrize(("section", "name"), COUNTS)
 def test_counts_are_bounded(section: str, name: str) -> None:
-    largest = MOST_ENGINES if name == "data_parallel_size" else LARGEST_COUNT
+    own = {"data_parallel_size": MOST_ENGINES, "pipeline_parallel_size": MOST_STAGES}
+    largest = own.get(name, LARGEST_COUNT)
     with pytest.raises(ConfigError, match=f"{section}.{name}={largest + 1}: .*{largest}"):
         SimulatorConfig.from_dict({**BASE, section: {name: largest + 1}})
 

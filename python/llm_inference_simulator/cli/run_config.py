@@ -72,7 +72,7 @@ def _pools_from_flags(flags: Mapping[str, Any], data: dict[str, Any]) -> Mapping
         if flag:
             raise ConfigError(
                 f"{flag} describes engines of one kind: with --disaggregated give --prefill-tp, "
-                "--prefill-n-xpus, --decode-tp and --decode-n-xpus"
+                "--prefill-pp and --prefill-n-xpus, and the same for decode"
             )
     if isinstance(data.get("cluster"), Mapping) and data["cluster"].get("pools"):
         raise ConfigError(
@@ -144,6 +144,7 @@ def name_flags(message: str, flags: Mapping[str, Any], config_file: str | None) 
             if message.startswith(own):
                 message = message.removeprefix(own).replace("n_xpus", f"--{role}-n-xpus")
                 message = message.replace("tensor_parallel_size", f"--{role}-tp")
+                message = message.replace("pipeline_parallel_size", f"--{role}-pp")
     for place, flag in flags.get(SPELLINGS, {}).items():
         # An objective of --goodput and a number of --metric-percentiles have places inside.
         field = re.compile(rf"(?<![\w.]){re.escape(place)}(?:\.\d+)*(?:\.(\w+))?=")
