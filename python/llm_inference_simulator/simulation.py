@@ -187,6 +187,8 @@ def _collect(
 ) -> SimulationResult:
     """Read a finished or interrupted simulation out."""
     columns = simulation.request_columns()
+    if run.workload.class_index is not None:
+        columns["class_index"] = run.workload.class_index
     return SimulationResult(
         setup=run.setup,
         columns=columns,
@@ -250,9 +252,11 @@ def _latest_ns(columns: Columns) -> int:
 
 def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
     """Infinity where generated requests all arrive at once, as vLLM reports it."""
-    rate = config.workload.request_rate
-    elsewhere = config.workload.trace is not None or config.workload.rate_stages is not None
-    at_once = rate is None and workload is None and not elsewhere
+    load = config.workload
+    rate = load.request_rate
+    elsewhere = (load.trace, load.rate_stages, load.rate_schedule) != (None, None, None)
+    own = bool(load.classes) and load.classes[0].share is None
+    at_once = rate is None and workload is None and not elsewhere and not own
     return math.inf if at_once else rate
 
 
