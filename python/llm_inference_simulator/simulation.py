@@ -265,8 +265,9 @@ def _require_counted_requests(workload: Workload, warm_up_s: float) -> None:
     if not len(workload.arrival_ns):
         raise WorkloadError("the workload holds no requests: raise num_prompts, duration or rate")
     last_s = int(workload.arrival_ns[-1]) / NS_PER_S
-    # In a closed loop requests are sent later than their columns say.
-    if workload.max_concurrency is None and last_s < warm_up_s:
+    # In a closed loop, and in sessions, requests are sent later than their columns say.
+    open_loop = workload.max_concurrency is None and workload.after is None
+    if open_loop and last_s < warm_up_s:
         raise WorkloadError(
             f"warm_up={warm_up_s:g} s excludes every request: the last arrives at {last_s:.3f} s; "
             "shorten the warm-up or lengthen the load (--duration, --num-prompts)"

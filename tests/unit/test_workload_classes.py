@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from llm_inference_simulator import SimulatorConfig, simulate
 from llm_inference_simulator.errors import ConfigError, WorkloadError
@@ -171,6 +174,20 @@ def test_classes_without_objectives_have_those_of_the_measurement() -> None:
     assert batch["goodput"] == {"e2el": 2500.0}
     good = sum(row["slo_attainment"] * row["counted"] for row in (chat, batch))
     assert summary["slo_attainment"] == pytest.approx(good / summary["measurement"]["counted"])
+
+
+def test_the_example_of_the_guide_is_a_configuration() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "workloads.md"
+    example = re.search(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    config = SimulatorConfig.from_dict(
+        {"model": "llama-3.1-8b", "xpu": "h100-sxm", **yaml.safe_load(example[1])}
+    )
+    workload = build_workload(config.workload, 0)
+    assert workload.class_index is not None
+    # Shares of 6, 3 and 1 of 12 requests/s in 600 s.
+    counts = np.bincount(workload.class_index)
+    assert abs(counts - np.array([4320, 2160, 720])).max() < 5 * (4 * 4320) ** 0.5
 
 
 def test_no_classes_no_keys_of_them() -> None:

@@ -402,9 +402,9 @@ _LOAD = Group(
             "--rate-schedule",
             rate_schedule,
             "KIND:NAME=N,...",
-            "a rate that changes, per second and seconds (default: none): "
-            "diurnal:mean_rate=5,amplitude=3,period=86400; ramp:from_rate=1,to_rate=9,seconds=600; "
-            "bursts:base_rate=1,burst_rate=9,burst_seconds=10,period=60",
+            "a rate that changes: diurnal (mean_rate, amplitude, period), ramp (from_rate, "
+            "to_rate, seconds) or bursts (base_rate, burst_rate, burst_seconds, period), as in "
+            "ramp:from_rate=1,to_rate=9,seconds=60 (default: none)",
         ),
         Flag(
             "--burstiness",
