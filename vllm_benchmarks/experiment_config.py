@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llm_inference_simulator.config import Count, Section
 from llm_inference_simulator.errors import CalibrationError
+from llm_inference_simulator.sections import Count, Section
 from vllm_benchmarks.schema import PlannedPoint
 
 SPARSE_POINTS = 24

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm_inference_simulator.config import Count, NonNegativeReal, Section, WholeNumber
+from llm_inference_simulator.sections import Count, NonNegativeReal, Section, WholeNumber
 
 SCHEMA_VERSION = 1
 

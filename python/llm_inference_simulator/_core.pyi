@@ -264,6 +264,7 @@ class Simulation:
         max_concurrency: int | None = None,
         priority: NDArray[np.int64] | None = None,
         after: NDArray[np.int64] | None = None,
+        think_ns: NDArray[np.int64] | None = None,
         block_offsets: NDArray[np.int64] | None = None,
         block_ids: NDArray[np.int64] | None = None,
         transfer: Any = None,
@@ -280,7 +281,8 @@ class Simulation:
         """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
         An engine whose layers lie in several stages has a cost model for each.
 
-        ``after[i]`` is the earlier request whose answer the client of request i waits for, or -1.
+        ``after[i]`` is the earlier request whose answer the client of request i waits for, or -1;
+        ``think_ns[i]`` passes between the two.
 
         ``block_ids[block_offsets[i]:block_offsets[i + 1]]`` names the contents of request i's first
         blocks: equal numbers mean equal tokens up to the end of the block.

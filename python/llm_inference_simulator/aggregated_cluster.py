@@ -153,6 +153,7 @@ def build_simulation(
         max_concurrency=workload.max_concurrency,
         priority=workload.priority,
         after=workload.after,
+        think_ns=workload.think_ns,
         block_offsets=block_offsets,
         block_ids=block_ids,
         transfer=transfer,

@@ -9,43 +9,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from llm_inference_simulator.errors import ConfigError, nearest_name
+from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.sections import (
+    LARGEST_COUNT,
+    LONGEST_S,
+    MOST_ENGINES,
+    Count,
+    Engines,
+    Fraction,
+    GoodputMetric,
+    Milliseconds,
+    NonNegativeReal,
+    Percentile,
+    PositiveReal,
+    Ratio,
+    Seconds,
+    Section,
+    Seed,
+    StageCount,
+    WholeNumber,
+)
+from llm_inference_simulator.workload_config import WorkloadConfig
 
-LARGEST_COUNT = 2**30
-"""The core counts in 32 bits; sums of a few such numbers still fit."""
-MOST_ENGINES = 100_000
-MOST_STAGES = 1024
-LONGEST_S = 1e9
-"""The core's clock is 64 bits of nanoseconds, which end after 9.2e9 seconds."""
-LONGEST_MS = 1e9
-
-Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
-WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
-StageCount = Annotated[int, Field(ge=1, le=MOST_STAGES)]
-Engines = Annotated[int, Field(ge=1, le=MOST_ENGINES)]
-Seed = Annotated[int, Field(ge=0)]
-Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
-Length = Annotated[float, Field(gt=0, le=LARGEST_COUNT, allow_inf_nan=False)]
-"""Mean of a number of tokens."""
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveOrInf = Annotated[float, Field(gt=0)]
-"""Positive, infinity included; NaN is refused because it compares false with everything."""
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Duration = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
-"""Seconds, more than none."""
-Stages = Annotated[tuple[tuple[NonNegativeReal, Duration], ...], Field(min_length=1)]
-
-TraceFormat = Literal[
-    "auto", "azure", "mooncake", "burstgpt", "sharegpt", "servegen", "vidur", "vllm-bench"
-]
 RouterName = Literal[
     "round_robin",
     "random",
@@ -55,7 +44,6 @@ RouterName = Literal[
     "session_affinity",
     "prefix_aware",
 ]
-GoodputMetric = Literal["ttft", "tpot", "e2el"]
 
 
 def _parallel_layout(tensor_parallel_size: int, pipeline_parallel_size: int) -> str:
@@ -63,29 +51,6 @@ def _parallel_layout(tensor_parallel_size: int, pipeline_parallel_size: int) -> 
     if pipeline_parallel_size > 1:
         layout += f" and pipeline_parallel_size={pipeline_parallel_size}"
     return layout
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, no silent conversion of strings."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        protected_namespaces=(),
-        ser_json_inf_nan="strings",
-    )
-
-    @classmethod
-    def parse(cls, data: Mapping[str, Any], *, source: str = "configuration") -> Self:
-        """Build the section from plain data, or raise one :class:`ConfigError`.
-
-        ``source`` names where the data comes from and opens the message.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(f"{source}: {_explain(cls, error)}") from None
 
 
 class EngineConfig(Section):
@@ -467,169 +432,6 @@ class FleetConfig(Section):
     autoscaling: AutoscalingConfig | None = None
 
 
-class WorkloadConfig(Section):
-    """Which requests arrive, and when."""
-
-    request_rate: PositiveOrInf | None = None
-    """Requests per second; inf: all at once; None: the trace's own times, or all at once."""
-    burstiness: PositiveOrInf = 1.0
-    """Shape of gamma-distributed gaps: 1 is Poisson, below it burstier, inf constant gaps."""
-    num_prompts: Count | None = None
-    """Number of requests; None: 1,000, or what ``duration``, ``rate_stages`` or the trace gives."""
-    duration: Duration | None = None
-    """Seconds in which requests arrive; a trace is cut there."""
-    rate_stages: Stages | None = None
-    """Load in stages: (requests per second, seconds) of each; a rate of 0 is a pause."""
-    max_concurrency: Count | None = None
-    """Closed loop: a request is sent only when fewer than this many are unanswered."""
-
-    random_input_len: Count = 1024
-    random_output_len: Count = 128
-    random_range_ratio: Ratio = 0.0
-    """Lengths are uniform in [len * (1 - ratio), len * (1 + ratio)], as in vLLM."""
-    random_prefix_len: WholeNumber = 0
-    """Tokens of a shared prefix before each prompt."""
-    random_num_prefixes: Count = 1
-    """Different prefixes; each request has one of them, all equally likely."""
-    random_prompts_per_prefix: Count | None = None
-    """Different prompts for each prefix, asked again and again; None: every prompt is new."""
-    random_prompt_order: Literal["random", "cyclic"] = "random"
-    """Which of them comes next: any, or each in turn, in an order that is drawn once."""
-
-    avg_input_length: Length | None = None
-    """Mean of log-normal prompt lengths (given, it replaces ``random_input_len``)."""
-    max_input_length: Count | None = None
-    avg_output_length: Length | None = None
-    """Mean of log-normal output lengths (given, it replaces ``random_output_len``)."""
-    max_output_length: Count | None = None
-
-    trace: str | None = None
-    """A trace file or the name of a shipped one: arrival times and lengths."""
-    trace_format: TraceFormat = "auto"
-    trace_block_size: Count = 512
-    """Tokens that one hash id of a trace stands for."""
-    trace_speedup: PositiveReal = 1.0
-    lengths_from: str | None = None
-    """A trace whose (prompt, output) pairs are drawn at random; ``request_rate`` sends them."""
-
-    @property
-    def arrival_seconds(self) -> float | None:
-        """Configured length of the arrival period; None where a count or a trace ends it."""
-        if self.rate_stages is not None:
-            return sum(seconds for _, seconds in self.rate_stages)
-        return self.duration
-
-    @model_validator(mode="after")
-    def _stages_alone(self) -> Self:
-        if self.rate_stages is None:
-            return self
-        for field in ("request_rate", "duration", "trace"):
-            value = getattr(self, field)
-            if value is not None:
-                raise ValueError(
-                    f"{field}={value} and rate_stages are both given: stages say when requests "
-                    "arrive and for how long; leave one out"
-                )
-        if not any(rate for rate, _ in self.rate_stages):
-            raise ValueError("rate_stages: every rate is 0, so no request arrives; raise one")
-        total = self.arrival_seconds
-        if total is not None and total > LONGEST_S:
-            raise ValueError(
-                f"rate_stages last {total:g} s together: at most {LONGEST_S:g} s; shorten them"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        lengths = [
-            name
-            for name, given in (
-                ("trace", self.trace is not None),
-                ("lengths_from", self.lengths_from is not None),
-                ("avg_input_length or avg_output_length", self._is_log_normal),
-                ("random_*_len", bool(self._random_fields_set())),
-            )
-            if given
-        ]
-        if len(lengths) > 1:
-            raise ValueError(
-                f"lengths come from one source, but {' and '.join(lengths)} are given: leave all "
-                "but one out"
-            )
-        if self.random_prompts_per_prefix is not None or self.random_num_prefixes > 1:
-            self._check_prefixes()
-        if self.random_prompt_order != "random" and self.random_prompts_per_prefix is None:
-            raise ValueError(
-                f"random_prompt_order={self.random_prompt_order!r} needs "
-                "random_prompts_per_prefix: without it every prompt is new"
-            )
-        if self.trace is None and self.lengths_from is None and self.trace_format != "auto":
-            raise ValueError(
-                f"trace_format={self.trace_format!r} needs a trace: give one or leave it out"
-            )
-        if self.trace is None and self.trace_speedup != 1.0:
-            raise ValueError(
-                f"trace_speedup={self.trace_speedup} needs a trace: for generated arrivals raise "
-                "request_rate instead"
-            )
-        if (
-            self.duration is not None
-            and self.trace is None
-            and self.request_rate in (None, math.inf)
-        ):
-            raise ValueError(
-                f"duration={self.duration} needs a finite request_rate: all requests arrive at "
-                "once without one, so give request_rate or num_prompts"
-            )
-        for kind in ("input", "output"):
-            average = getattr(self, f"avg_{kind}_length")
-            longest = getattr(self, f"max_{kind}_length")
-            if average is None and longest is not None and self.trace is None:
-                raise ValueError(
-                    f"max_{kind}_length={longest} needs avg_{kind}_length (log-normal lengths)"
-                )
-            if average is not None and longest is not None and average > longest:
-                raise ValueError(f"avg_{kind}_length={average} exceeds max_{kind}_length={longest}")
-        return self
-
-    def _check_prefixes(self) -> None:
-        field = (
-            "random_num_prefixes" if self.random_num_prefixes > 1 else "random_prompts_per_prefix"
-        )
-        source = "trace" if self.trace is not None else "lengths_from"
-        if self.trace is not None or self.lengths_from is not None:
-            raise ValueError(
-                f"{field}={getattr(self, field)} needs generated prompts, but {source} gives their "
-                "lengths: leave one out"
-            )
-        if self.random_num_prefixes > 1 and not (
-            self.random_prefix_len or self.random_prompts_per_prefix
-        ):
-            raise ValueError(
-                f"random_num_prefixes={self.random_num_prefixes} needs random_prefix_len: give the "
-                "length of the prefixes"
-            )
-
-    @property
-    def _is_log_normal(self) -> bool:
-        return self.avg_input_length is not None or self.avg_output_length is not None
-
-    def _random_fields_set(self) -> set[str]:
-        # A value equal to its default counts as not given: a complete dump must load again.
-        fields = {
-            name
-            for name in ("random_input_len", "random_output_len", "random_range_ratio")
-            if getattr(self, name) != type(self).model_fields[name].default
-        }
-        if self._is_log_normal:
-            # One side log-normal and the other fixed is a sensible mixture.
-            if self.avg_input_length is None:
-                fields.discard("random_input_len")
-            if self.avg_output_length is None:
-                fields.discard("random_output_len")
-        return fields
-
-
 class MeasurementConfig(Section):
     """Which requests are counted, and what is computed from them."""
 
@@ -660,6 +462,8 @@ class PricingConfig(Section):
 
 class SimulatorConfig(Section):
     """Everything a simulation depends on besides the version of the simulator."""
+
+    has_flags: ClassVar[bool] = True
 
     model: str
     """Catalogue name, or path of a Hugging Face config.json or of the folder that holds it."""
@@ -827,48 +631,3 @@ def as_tuples(data: Any) -> Any:
     if isinstance(data, str) and data.casefold() in ("inf", "infinity", ".inf"):
         return math.inf
     return data
-
-
-def _explain(section: type[Section], error: ValidationError) -> str:
-    """Turn pydantic's first finding into one sentence of ours."""
-    finding = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in finding["loc"])
-    value, kind = finding.get("input"), finding["type"]
-    if kind == "extra_forbidden":
-        owner = _section_at(section, finding["loc"][:-1])
-        near = nearest_name(str(finding["loc"][-1]), owner.model_fields)
-        known = ", ".join(sorted(owner.model_fields))
-        hint = f"did you mean {near!r}? " if near else ""
-        return f"unknown key {field!r}; {hint}(known here: {known})"
-    if kind == "missing":
-        flag = f" or as --{field}" if section is SimulatorConfig else ""
-        return f"{field} is missing: give it in the file{flag}"
-    if kind == "value_error":
-        prefix = f"{field}: " if field else ""
-        return f"{prefix}{finding['ctx']['error']}"
-    if kind == "literal_error":
-        near = nearest_name(
-            str(value), str(finding["ctx"]["expected"]).replace("'", "").split(", ")
-        )
-        hint = f"; did you mean {near!r}?" if near else ""
-        return f"{field}={value!r} is not one of {finding['ctx']['expected']}{hint}"
-    if kind in ("model_type", "dict_type"):
-        given = list(value) if isinstance(value, tuple) else value
-        return (
-            f"{field}={given!r}: must be a mapping"
-            if field
-            else f"must be a mapping, not {given!r}"
-        )
-    message = finding["msg"]
-    return f"{field}={value!r}: {message[0].lower()}{message[1:]}"
-
-
-def _section_at(section: type[Section], path: tuple[int | str, ...]) -> type[Section]:
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        for inner in (annotation, *get_args(annotation)):
-            if isinstance(inner, type) and issubclass(inner, Section):
-                section = inner
-    return section

@@ -39,7 +39,8 @@ DEFINITIONS = {
     "tpot": "per request (e2el - ttft) / (output tokens - 1); undefined for one output token",
     "e2el": "last token at the client - arrival at the client",
     "throughput": "of completed counted requests, over the measured window (see measurement)",
-    "request_goodput": "completed requests per second that meet every objective of --goodput",
+    "request_goodput": "completed requests per second that meet every objective of --goodput, or "
+    "of their class",
     "slo_attainment": "those as a share of the counted requests",
     "measurement": "counted: requests that arrive at or after the warm-up; the window runs from "
     "the warm-up (without one: time 0) to the last answer to a counted request; "
@@ -217,6 +218,14 @@ def good_requests(
     return good
 
 
+def goodput(n_good: int, window: Window) -> dict[str, float | None]:
+    """Of ``n_good`` requests that meet their objectives."""
+    return {
+        "request_goodput": _ratio(n_good, window.duration_s),
+        "slo_attainment": _ratio(n_good, int(window.counted.sum())),
+    }
+
+
 def summarise(
     columns: Columns,
     window: Window,
@@ -232,7 +241,6 @@ def summarise(
     """
     completed = window.counted & (columns["status"] == COMPLETED)
     duration, n_completed = window.duration_s, int(completed.sum())
-    n_counted = int(window.counted.sum())
     input_tokens = int(columns["prompt_tokens"][completed].sum())
     output_tokens = int(columns["output_tokens"][completed].sum())
     body: dict[str, Any] = {
@@ -249,8 +257,7 @@ def summarise(
     }
     if objectives_ms:
         n_good = int(good_requests(columns, window.counted, objectives_ms).sum())
-        body["request_goodput"] = _ratio(n_good, duration)
-        body["slo_attainment"] = _ratio(n_good, n_counted)
+        body |= goodput(n_good, window)
     for metric in LATENCY_METRICS:
         if metric == "itl":
             statistics = describe_gaps(gaps, percentiles)

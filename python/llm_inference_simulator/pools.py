@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from llm_inference_simulator.calibration import FrontEndLatency
     from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.catalog import ModelSpec, XpuSpec
-    from llm_inference_simulator.config import (
-        EngineConfig,
-        PoolConfig,
-        SimulatorConfig,
-    )
+    from llm_inference_simulator.config import EngineConfig, PoolConfig, SimulatorConfig
     from llm_inference_simulator.performance_models import BasePerformanceModel
 
 

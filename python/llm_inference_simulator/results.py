@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_inference_simulator import diagnostics, metrics, tables
+from llm_inference_simulator.class_results import summarise_classes
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.energy import AcceleratorEconomics, PoolUse, energy_and_cost
 from llm_inference_simulator.errors import ConfigError
@@ -248,6 +249,19 @@ class SimulationResult:
             objectives_ms={str(name): limit for name, limit in measurement.goodput.items()},
         )
 
+    @cached_property
+    def _classes(self) -> dict[str, Any]:
+        """Metrics by class of requests; empty without classes."""
+        if "class_index" not in self.requests:
+            return {}
+        return summarise_classes(
+            self.config.workload.classes,
+            self.requests,
+            self.window,
+            self._tokens.token_gaps,
+            self.config.measurement,
+        )
+
     def summary(self) -> dict[str, Any]:
         """The result JSON as a dict: vLLM's keys at the top level, None where undefined.
 
@@ -263,6 +277,7 @@ class SimulationResult:
             "burstiness": workload.burstiness,
             "max_concurrency": self.setup.max_concurrency,
             **self._body,
+            **self._classes,
             **self._kv_transfer,
             **self._failures,
             "measurement": self._measurement(),

@@ -192,6 +192,8 @@ def _collect(
 ) -> SimulationResult:
     """Read a finished or interrupted simulation out."""
     columns = simulation.request_columns()
+    if run.workload.class_index is not None:
+        columns["class_index"] = run.workload.class_index
     return SimulationResult(
         setup=run.setup,
         columns=columns,
@@ -255,9 +257,11 @@ def _latest_ns(columns: Columns) -> int:
 
 def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
     """Infinity where generated requests all arrive at once, as vLLM reports it."""
-    rate = config.workload.request_rate
-    elsewhere = config.workload.trace is not None or config.workload.rate_stages is not None
-    at_once = rate is None and workload is None and not elsewhere
+    load = config.workload
+    rate = load.request_rate
+    elsewhere = (load.trace, load.rate_stages, load.rate_schedule) != (None, None, None)
+    own = bool(load.classes) and load.classes[0].share is None
+    at_once = rate is None and workload is None and not elsewhere and not own
     return math.inf if at_once else rate
 
 
@@ -266,8 +270,9 @@ def _require_counted_requests(workload: Workload, warm_up_s: float) -> None:
     if not len(workload.arrival_ns):
         raise WorkloadError("the workload holds no requests: raise num_prompts, duration or rate")
     last_s = int(workload.arrival_ns[-1]) / NS_PER_S
-    # In a closed loop requests are sent later than their columns say.
-    if workload.max_concurrency is None and last_s < warm_up_s:
+    # In a closed loop, and in sessions, requests are sent later than their columns say.
+    open_loop = workload.max_concurrency is None and workload.after is None
+    if open_loop and last_s < warm_up_s:
         raise WorkloadError(
             f"warm_up={warm_up_s:g} s excludes every request: the last arrives at {last_s:.3f} s; "
             "shorten the warm-up or lengthen the load (--duration, --num-prompts)"

@@ -6,14 +6,15 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::time::SimTime;
 use crate::workload::{NOBODY, Workload};
 
-/// Sends the requests: at their arrival times, or later where a closed loop or the answer to an
-/// earlier request holds them back.
+/// Sends the requests: at their arrival times, or later where a closed loop, the answer to an
+/// earlier request or the time that its client thinks about it holds them back.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     workload: Workload,
     /// The next request by arrival that was neither sent nor set aside.
     next: u32,
-    /// Requests whose predecessor is answered later than they arrive, by the time of the answer.
+    /// Requests that wait for their predecessor's answer longer than for their own arrival, by the
+    /// moment at which their client has thought about it.
     released: BinaryHeap<Reverse<(SimTime, u32)>>,
     /// When clients got their answers, where others wait for them.
     answers: Vec<Option<SimTime>>,
@@ -95,16 +96,18 @@ impl Source {
         Some(request)
     }
 
-    /// Pass over requests that wait for an answer that has not come, or comes after they arrive.
+    /// Pass over requests whose client waits for an answer, or thinks about it, when they arrive.
     #[inline]
     fn set_aside_waiting(&mut self) {
         while let Some(&before) = self.workload.predecessors.get(self.next as usize)
             && before != NOBODY
         {
-            match self.answers[before as usize] {
-                Some(time) if time <= self.workload.arrivals[self.next as usize] => return,
-                Some(time) => self.released.push(Reverse((time, self.next))),
-                None => {}
+            if let Some(answer) = self.answers[before as usize] {
+                let thought = self.workload.thought(self.next, answer);
+                if thought <= self.workload.arrivals[self.next as usize] {
+                    return;
+                }
+                self.released.push(Reverse((thought, self.next)));
             }
             self.next += 1;
         }
@@ -119,7 +122,8 @@ impl Source {
         let Some(&successor) = self.workload.successors.get(request as usize) else { return };
         self.answers[request as usize] = Some(time);
         if successor < self.next {
-            let ready = self.workload.arrivals[successor as usize].max(time);
+            let thought = self.workload.thought(successor, time);
+            let ready = self.workload.arrivals[successor as usize].max(thought);
             self.released.push(Reverse((ready, successor)));
         }
     }

@@ -21,6 +21,8 @@ pub struct Workload {
     pub(crate) predecessors: Vec<u32>,
     /// The request that waits for each one; as long as `predecessors`.
     pub(crate) successors: Vec<u32>,
+    /// Nanoseconds from the answer that a request waits for until it is sent; empty: none.
+    thinks: Vec<u64>,
     shared: Arc<SharedBlocks>,
 }
 
@@ -81,6 +83,7 @@ impl Workload {
             priorities: Vec::new(),
             predecessors: Vec::new(),
             successors: Vec::new(),
+            thinks: Vec::new(),
             shared: Arc::default(),
         })
     }
@@ -127,6 +130,22 @@ impl Workload {
         Ok(self)
     }
 
+    /// Have clients think before they send a request: from the answer to the one that it waits for.
+    ///
+    /// # Errors
+    /// [`SimError::ColumnLength`]; [`SimError::InvalidRequest`] for a time below 0 or above 2^62 ns.
+    pub fn with_thinks(mut self, think_ns: &[i64]) -> Result<Self, SimError> {
+        /// A moment of the clock and a think time still fit 64 bits.
+        const LONGEST_NS: u64 = 1 << 62;
+        self.check_length("think_ns", think_ns.len())?;
+        let check = |(row, &nanos): (usize, &i64)| match u64::try_from(nanos) {
+            Ok(think) if think <= LONGEST_NS => Ok(think),
+            _ => Err(invalid(row, "think_ns", nanos, "must lie between 0 and 2^62")),
+        };
+        self.thinks = think_ns.iter().enumerate().map(check).collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
     /// Say which blocks have the same content.
     ///
     /// # Errors
@@ -164,6 +183,12 @@ impl Workload {
     /// Priority of a request.
     pub(crate) fn priority(&self, request: u32) -> i64 {
         self.priorities.get(request as usize).copied().unwrap_or(0)
+    }
+
+    /// When a client that got the `answer` that a request waits for has thought about it.
+    pub(crate) fn thought(&self, request: u32, answer: SimTime) -> SimTime {
+        let think = self.thinks.get(request as usize).copied().unwrap_or(0);
+        SimTime::from_nanos(answer.as_nanos() + think)
     }
 
     /// The request whose answer another one continues.

@@ -14,6 +14,9 @@ PACKAGE = ROOT / "python" / "llm_inference_simulator"
 LAYERS = [
     {"errors"},
     {"files"},
+    {"sections"},
+    {"rate_schedule"},
+    {"workload_config"},
     {"config"},
     {"catalog", "workload", "calibration", "_core", "cluster"},
     {"capacity", "capacity_remedies", "performance_models"},
@@ -26,6 +29,7 @@ LAYERS = [
         "tables",
         "decisions",
     },
+    {"class_results"},
     {"results", "progress_bar"},
     {"pools"},
     {"simulation"},

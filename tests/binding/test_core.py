@@ -70,11 +70,19 @@ def test_columns_have_their_types_and_lengths() -> None:
         ({"arrival_ns": np.arange(50)[::-1].copy()}, "request 1: arrival_ns=48 is before"),
         ({"output_tokens": np.full(50, 2**40)}, "request 0: output_tokens=1099511627776"),
         ({"max_concurrency": 0}, "max_concurrency=0"),
+        ({"think_ns": np.arange(50) - 1}, "request 0: think_ns=-1 must lie between 0 and 2"),
+        ({"think_ns": np.arange(49)}, "think_ns has 49"),
     ],
 )
 def test_bad_columns_are_refused_by_row(options: dict[str, Any], message: str) -> None:
     with pytest.raises((WorkloadError, ConfigError), match=message):
         simulation(**options)
+
+
+def test_thoughts_beyond_the_clock_stop_the_simulation() -> None:
+    run = simulation(after=np.arange(50) - 1, think_ns=np.full(50, 2**62))
+    with pytest.raises(SimulationError, match="clock"):
+        run.run_slice(10**9)
 
 
 def test_an_exception_of_a_python_cost_model_comes_through_as_it_is() -> None:

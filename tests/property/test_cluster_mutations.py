@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,12 @@ from tests.property.test_core_matches_reference import (
     ABORTED,
     PROMISED,
     Case,
+    cases,
     changing_cases,
     disaggregated_cases,
     run_reference,
 )
+from tests.reference.cluster import Cluster
 from tests.reference.fleet import Fleet
 from tests.reference.links import Links
 from tests.reference.routers import Incoming, Router
@@ -86,6 +89,12 @@ def aborted_blocks_are_forgotten(self: Scheduler, request: Request) -> None:
     request.held, request.gone = [], True
 
 
+def never_thinks(self: Cluster, number: int) -> float:
+    """A turn is sent with the answer before it."""
+    job = self.jobs[number]
+    return max(job.arrival_ns, 0 if job.after < 0 else self.answers.get(job.after, math.inf))
+
+
 def twice_the_same(self: Router, _: int, __: Incoming) -> int:
     """The two choices may be one."""
     return min((self.up[self.draw(len(self.up))] for _ in range(2)), key=self.requests)
@@ -108,6 +117,7 @@ VARIANTS: list[tuple[type, str, Callable[..., Any], st.SearchStrategy[Case]]] = 
     (Fleet, "hold", never_held, changing_cases()),
     (Scheduler, "abort", aborted_blocks_are_forgotten, st.just(ABORTED)),
     (Router, "power_of_two", twice_the_same, changing_cases()),
+    (Cluster, "due_ns", never_thinks, cases()),
 ]
 
 

@@ -64,6 +64,7 @@ def random_run(
         prompt_tokens=np.maximum(rng.integers(0, 300, count), blocks * 16).astype(np.int64),
         output_tokens=rng.integers(0, 120, count).astype(np.int64),
         after=after.astype(np.int64),
+        think_ns=rng.choice([0, 1, 50 * MS, 700 * MS], count).astype(np.int64),
         block_offsets=offsets.astype(np.int64),
         block_ids=np.array(ids, dtype=np.int64),
         fleet=FleetSettings(planned=planned, **fleet),

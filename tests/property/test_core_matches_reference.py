@@ -104,6 +104,7 @@ def build_core(
         "output_tokens": column([job.output for job in case.jobs]),
         "priority": column([job.priority for job in case.jobs]),
         "after": column([job.after for job in case.jobs]),
+        "think_ns": column([job.think_ns for job in case.jobs]),
         "block_offsets": column([sum(lengths[:i]) for i in range(len(lengths) + 1)]),
         "block_ids": column([block for job in case.jobs for block in job.blocks]),
         "transfer": case.transfers and TransferSettings(**asdict(case.transfers)),
@@ -237,7 +238,7 @@ def workload(draw: st.DrawFn, settings: Settings) -> tuple[Job, ...]:
             path = (path + [0] * full)[:full]
         blocks = tuple(names.setdefault(tuple(path[: i + 1]), len(names)) for i in range(len(path)))
         jobs.append(Job(now, prompt, output, draw(st.integers(0, 2)), blocks))
-    for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
+    for _ in range(draw(st.sampled_from([0, 1, 2, 3]))):
         add_turn(draw, jobs, settings, names)
     return tuple(jobs)
 
@@ -257,7 +258,8 @@ def add_turn(
     jobs[before] = replace(old, blocks=blocks)
     prompt, output = said + draw(st.integers(0, 6)), draw(st.integers(0, 9))
     arrival = jobs[-1].arrival_ns + draw(st.sampled_from([0, 0, 50, 2000]))
-    jobs.append(Job(arrival, prompt, output, draw(st.integers(0, 2)), blocks, before))
+    think = draw(st.sampled_from([0, 0, 1, 60, 500, 5000]))
+    jobs.append(Job(arrival, prompt, output, draw(st.integers(0, 2)), blocks, before, think))
 
 
 def routings() -> st.SearchStrategy[Routing]:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.workload import Workload, build_workload
 from llm_inference_simulator.workload.arrivals import arrival_times, staged_arrival_times
 from llm_inference_simulator.workload.traces import Trace, load_trace
+from llm_inference_simulator.workload_config import WorkloadConfig
 
 SEEDS = st.integers(0, 2**64)
 RATES = st.floats(0.01, 1e4)

@@ -27,7 +27,8 @@ StepNs = Callable[[Sums], int]
 class Job:
     """One row of a workload; ``blocks`` names the contents of its first full blocks.
 
-    The client needs the answer to job ``after`` before it sends this one (-1: none).
+    The client needs the answer to job ``after`` before it sends this one (-1: none), and thinks
+    ``think_ns`` about it.
     """
 
     arrival_ns: int
@@ -36,6 +37,7 @@ class Job:
     priority: int = 0
     blocks: tuple[int, ...] = ()
     after: int = -1
+    think_ns: int = 0
 
 
 @dataclass
@@ -229,16 +231,19 @@ class Cluster:
             self.unanswered += 1
 
     def due_ns(self, number: int) -> float:
-        """2.7: a job waits for its arrival and for the answer that it continues."""
+        """2.7: a job waits for its arrival, for the answer that it continues, and for a thought."""
         job = self.jobs[number]
         if job.after < 0:
             return job.arrival_ns
-        return max(job.arrival_ns, self.answers.get(job.after, math.inf))
+        return max(job.arrival_ns, self.answers.get(job.after, math.inf) + job.think_ns)
 
     def answered(self, now: int, number: int) -> None:
         self.unanswered -= 1
         self.answers[number] = now
         self.at(now, SENT, 0)
+        for job in self.jobs:
+            if job.after == number:
+                self.at(now + job.think_ns, SENT, 0)
 
     def answer(self, now: int, number: int, status: int) -> None:
         seen = now + self.response_latency

@@ -7,16 +7,16 @@ from typing import Any, get_args
 import pytest
 
 from llm_inference_simulator import simulate
-from llm_inference_simulator.config import (
+from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.errors import ConfigError, SimulatorError
+from llm_inference_simulator.sections import (
     LARGEST_COUNT,
     LONGEST_MS,
     LONGEST_S,
     MOST_ENGINES,
     MOST_STAGES,
     Section,
-    SimulatorConfig,
 )
-from llm_inference_simulator.errors import ConfigError, SimulatorError
 
 BASE = {"model": "llama-3.1-8b", "xpu": "h100"}
 SECTIONS = {

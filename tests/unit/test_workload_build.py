@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.workload import Workload, build_workload
 from llm_inference_simulator.workload.build import DEFAULT_NUM_PROMPTS
+from llm_inference_simulator.workload_config import WorkloadConfig
 
 SECOND = 10**9
 

@@ -10,13 +10,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.workload import Workload, build_workload
 from llm_inference_simulator.workload.identity import (
     Segments,
     session_order,
     session_segments,
 )
+from llm_inference_simulator.workload_config import WorkloadConfig
 
 
 def column(*values: int) -> np.ndarray:

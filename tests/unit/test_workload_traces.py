@@ -11,10 +11,10 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from llm_inference_simulator.config import TraceFormat
 from llm_inference_simulator.workload.traces import Trace, load_trace, resolve
 from llm_inference_simulator.workload.traces.registry import FORMATS
 from llm_inference_simulator.workload.traces.shipped import SHIPPED
+from llm_inference_simulator.workload_config import TraceFormat
 
 SECOND = 10**9
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "traces"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llm_inference_simulator.config import LONGEST_MS, Section
+from llm_inference_simulator.sections import LONGEST_MS, Section
 
 Microseconds = Annotated[float, Field(ge=0, le=1e3 * LONGEST_MS, allow_inf_nan=False)]
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from llm_inference_simulator.config import (
+from llm_inference_simulator.errors import CalibrationError, ConfigError
+from llm_inference_simulator.files import atomic_text, read_mapping
+from llm_inference_simulator.sections import (
     LONGEST_MS,
     Count,
     Milliseconds,
@@ -17,8 +19,6 @@ from llm_inference_simulator.config import (
     PositiveReal,
     Section,
 )
-from llm_inference_simulator.errors import CalibrationError, ConfigError
-from llm_inference_simulator.files import atomic_text, read_mapping
 
 SCHEMA_VERSION = 1
 

@@ -179,3 +179,20 @@ def rate_stages(text: str) -> list[list[float]]:
                 f"{part!r} is not RATE:SECONDS: give stages as in 2.5:600,6:600"
             )
     return stages
+
+
+def rate_schedule(text: str) -> dict[str, str | float]:
+    """Read ``diurnal:mean_rate=5,amplitude=3,period=600``: a kind and its numbers."""
+    kind, _, numbers = text.partition(":")
+    schedule: dict[str, str | float] = {"kind": kind}
+    for part in numbers.split(","):
+        name, _, value = part.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not NAME=NUMBER: give a schedule as in "
+                "ramp:from_rate=1,to_rate=9,seconds=600"
+            ) from None
+        schedule[name.strip().replace("-", "_")] = number
+    return schedule

@@ -9,6 +9,7 @@ from __future__ import annotations
 from llm_inference_simulator.cli.arguments import (
     Parser,
     percentiles,
+    rate_schedule,
     rate_stages,
     real,
     token_count,
@@ -427,6 +428,14 @@ _LOAD = Group(
             "pause (default: one rate)",
         ),
         Flag(
+            "--rate-schedule",
+            rate_schedule,
+            "KIND:NAME=N,...",
+            "a rate that changes: diurnal (mean_rate, amplitude, period), ramp (from_rate, "
+            "to_rate, seconds) or bursts (base_rate, burst_rate, burst_seconds, period), as in "
+            "ramp:from_rate=1,to_rate=9,seconds=60 (default: none)",
+        ),
+        Flag(
             "--burstiness",
             real,
             "SHAPE",
@@ -436,7 +445,7 @@ _LOAD = Group(
             "--num-prompts",
             token_count,
             "N",
-            "requests (default: 1000, or what --duration, --rate-stages or the trace gives)",
+            "requests (default: 1000, or what --duration, a schedule or the trace gives)",
         ),
         Flag(
             "--duration",
@@ -456,6 +465,62 @@ _LOAD = Group(
             "S",
             "seconds at the start whose arrivals are not counted (default: 0)",
             section="measurement",
+        ),
+    ),
+)
+
+_SESSIONS = Group(
+    "load: sessions and agents (classes of requests: workload.classes of --config)",
+    "workload",
+    (
+        Flag(
+            "--session-turns",
+            real,
+            "MEAN",
+            "turns of a session, each continuing the one before; rates count requests all the "
+            "same (default: no sessions)",
+        ),
+        Flag(
+            "--session-distribution",
+            str,
+            "NAME",
+            "of turns and tool calls around their means: fixed or geometric (default: fixed)",
+        ),
+        Flag(
+            "--think-time",
+            real,
+            "S",
+            "mean seconds from an answer to the session's next turn (default: 0)",
+        ),
+        Flag(
+            "--think-time-distribution",
+            str,
+            "NAME",
+            "exponential or fixed (default: exponential)",
+        ),
+        Flag(
+            "--tool-calls-per-turn",
+            real,
+            "MEAN",
+            "answers of a turn that call a tool, whose result is the next request (default: 0)",
+        ),
+        Flag(
+            "--tool-call-time",
+            real,
+            "S",
+            "mean seconds from such an answer until the result is sent (default: 0)",
+        ),
+        Flag(
+            "--tool-call-time-distribution",
+            str,
+            "NAME",
+            "exponential or fixed (default: exponential)",
+        ),
+        Flag(
+            "--tool-result-len",
+            token_count,
+            "TOKENS",
+            "tokens of a tool's result (default: as a user's turn)",
         ),
     ),
 )
@@ -629,6 +694,7 @@ GROUPS = (
     FRONT_END,
     PERFORMANCE,
     _LOAD,
+    _SESSIONS,
     _LENGTHS,
     _PRICING,
     _RESULTS,

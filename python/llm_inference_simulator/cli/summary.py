@@ -54,6 +54,9 @@ def _print_all(console: Console, result: SimulationResult, summary: Mapping[str,
     _print_heading(console, "Latency (ms)")
     percentiles = result.config.measurement.metric_percentiles
     console.print(Padding(_latency_table(summary, percentiles), (0, 0, 0, INDENT)))
+    if "classes" in summary:
+        _print_heading(console, "Classes (latency in ms)")
+        console.print(Padding(_class_table(summary, percentiles), (0, 0, 0, INDENT)))
     _print_rows(console, "Utilisation", _utilisation(summary))
     _print_rows(console, "Energy and cost", _energy_and_cost(summary))
     for warning in result.warnings:
@@ -167,6 +170,24 @@ def _latency_table(summary: Mapping[str, Any], percentiles: Sequence[float]) -> 
     for metric, text in _TRANSFER_NAMES.items() if transfer else ():
         values = [transfer[f"{name}_{metric}_ms"] for name in ("mean", *names)]
         table.add_row(text, *(_milliseconds(value) for value in values))
+    return table
+
+
+def _class_table(summary: Mapping[str, Any], percentiles: Sequence[float]) -> Table:
+    """One row a class, latencies at the highest of the percentiles."""
+    tail = percentile_name(max(percentiles)) if percentiles else "mean"
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("class", overflow="fold")
+    for name in ("requests", "per s", f"{tail} TTFT", f"{tail} ITL", f"{tail} E2E", "good"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary["classes"]:
+        table.add_row(
+            row["name"],
+            f"{row['counted']:,}",
+            "-" if row["request_throughput"] is None else f"{row['request_throughput']:.3g}",
+            *(_milliseconds(row[f"{tail}_{metric}_ms"]) for metric in ("ttft", "itl", "e2el")),
+            _percent(row["slo_attainment"]),
+        )
     return table
 
 

@@ -11,10 +11,11 @@ from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.calibration.shipped import open_calibration
 from llm_inference_simulator.cli.catalog import print_table
 from llm_inference_simulator.cli.run_config import name_flags, put_flags
-from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig, Section
+from llm_inference_simulator.config import FrontEndConfig, PerformanceModelConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import check_writable, is_stream, real_path
 from llm_inference_simulator.progress_bar import task_bar
+from llm_inference_simulator.sections import Section
 from llm_inference_simulator.validation import (
     METRICS,
     STATISTICS,

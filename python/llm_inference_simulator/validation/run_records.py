@@ -17,19 +17,11 @@ from pydantic import Field
 
 from llm_inference_simulator.capacity import kv_layout
 from llm_inference_simulator.catalog import canonical_model_name, load_model, load_xpu
-from llm_inference_simulator.config import (
-    Count,
-    EngineConfig,
-    Fraction,
-    PositiveReal,
-    Section,
-    SimulatorConfig,
-    Stages,
-    WholeNumber,
-    as_tuples,
-)
+from llm_inference_simulator.config import EngineConfig, SimulatorConfig, as_tuples
 from llm_inference_simulator.errors import ConfigError
+from llm_inference_simulator.sections import Count, Fraction, PositiveReal, Section, WholeNumber
 from llm_inference_simulator.validation.measured import Latencies, MeasuredRun, Stage
+from llm_inference_simulator.workload_config import Stages
 
 _STORED_IN_16_BITS = ("FP16", "BF16")
 _LARGEST_CONTRADICTION = 0.05

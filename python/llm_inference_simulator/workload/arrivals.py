@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_inference_simulator.errors import WorkloadError
+from llm_inference_simulator.rate_schedule import RateSchedule
 from llm_inference_simulator.workload.columns import MAX_REQUESTS, MAX_TIME_NS, Int64Array
 
 
@@ -78,6 +79,36 @@ def staged_arrival_times(
         start_s += seconds
     arrivals = np.concatenate(parts)
     return arrivals, int(arrivals[-1]) if left == 0 else int(to_ns(start_s))
+
+
+def scheduled_arrival_times(
+    candidates: np.random.Generator,
+    thinning: np.random.Generator,
+    schedule: RateSchedule,
+    duration_s: float,
+    *,
+    num_prompts: int | None = None,
+) -> tuple[Int64Array, int]:
+    """:func:`arrival_times` of a Poisson process whose rate changes with time.
+
+    By thinning (Lewis and Shedler, 1979): arrivals of a Poisson process of the highest rate are
+    kept with probability rate(t) / highest. ``num_prompts`` ends the load after so many requests.
+    Raises :class:`WorkloadError`.
+    """
+    highest = schedule.highest
+    if highest * duration_s > MAX_REQUESTS:
+        raise WorkloadError(
+            f"rate_schedule at its highest, {highest:g} requests/s, makes "
+            f"{highest * duration_s:.3g} requests in {duration_s:g} s, more than "
+            f"{MAX_REQUESTS:,}: lower it or shorten duration"
+        )
+    arrivals, duration_ns = _timed(candidates, highest, 1.0, None, duration_s)
+    kept = thinning.random(len(arrivals)) * highest < schedule.rates(arrivals / 1e9)
+    arrivals = arrivals[kept]
+    if num_prompts is not None and len(arrivals) >= num_prompts:
+        arrivals = arrivals[:num_prompts]
+        return arrivals, int(arrivals[-1])
+    return arrivals, duration_ns
 
 
 def _counted(

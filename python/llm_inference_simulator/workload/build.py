@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.errors import WorkloadError
-from llm_inference_simulator.workload.arrivals import arrival_times, staged_arrival_times
+from llm_inference_simulator.workload.arrivals import (
+    arrival_times,
+    scheduled_arrival_times,
+    staged_arrival_times,
+)
 from llm_inference_simulator.workload.columns import (
     MAX_TIME_NS,
     MAX_TOKENS,
@@ -24,14 +27,22 @@ from llm_inference_simulator.workload.lengths import (
     log_normal_lengths,
     uniform_lengths,
 )
+from llm_inference_simulator.workload.sessions import (
+    Sessions,
+    counted_sessions,
+    draw_sessions,
+    first_requests,
+)
 from llm_inference_simulator.workload.sharing import (
     repeated_prompts,
     share_generated,
+    share_sessions,
     share_traced,
 )
 from llm_inference_simulator.workload.streams import Stream, stream
 from llm_inference_simulator.workload.traces import Trace, TraceLimits, load_trace, resolve
 from llm_inference_simulator.workload.traces.trace import Marks
+from llm_inference_simulator.workload_config import RequestsConfig
 
 DEFAULT_NUM_PROMPTS = 1000
 """As in ``vllm bench serve``; holds where neither a duration nor a trace limits the workload."""
@@ -39,12 +50,12 @@ LENGTH_POOL_ROWS = 100_000
 """Requests sampled from a ServeGen folder where only its lengths are wanted."""
 
 
-def build_workload(config: WorkloadConfig, seed: int) -> Workload:
-    """Make the requests that ``config`` asks for; equal arguments give equal requests.
+def build_requests(config: RequestsConfig, seed: int) -> Workload:
+    """Make the requests of one kind; equal arguments give equal requests.
 
-    - no trace: arrivals from ``request_rate`` or ``rate_stages`` (all at time 0 without one),
-      lengths fixed, ranged, log-normal or, with ``lengths_from``, pairs of a trace drawn with
-      replacement;
+    - no trace: arrivals from ``request_rate``, ``rate_stages`` or ``rate_schedule`` (all at time 0
+      without one), lengths fixed, ranged, log-normal or, with ``lengths_from``, pairs of a trace
+      drawn with replacement; with ``session_turns`` sessions arrive, and turns follow answers;
     - ``trace``: its times and lengths; with ``request_rate`` its lengths, in order, at generated
       times; a trace without times arrives at once.
 
@@ -61,7 +72,10 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
             "request_rate",
         )
     prompt_tokens = _with_prefix(rows.prompt_tokens, config.random_prefix_len)
-    if config.trace is None:
+    if rows.sessions is not None:
+        said = prompt_tokens + rows.output_tokens
+        sharing = share_sessions(config, seed, rows.sessions, said)
+    elif config.trace is None:
         sharing = share_generated(config, seed, prompt_tokens, rows.repeated)
     else:
         sharing = share_traced(config, rows.marks, rows.prompt_tokens, rows.output_tokens)
@@ -69,19 +83,24 @@ def build_workload(config: WorkloadConfig, seed: int) -> Workload:
         arrival_ns=rows.arrival_ns,
         prompt_tokens=prompt_tokens,
         output_tokens=rows.output_tokens,
-        max_concurrency=config.max_concurrency,
         segments=sharing.segments,
         priority=sharing.priority,
         after=sharing.after,
+        think_ns=sharing.think_ns,
         duration_ns=rows.duration_ns,
         description=f"{rows.source}: {describe_span(len(rows.arrival_ns), rows.duration_ns)}",
         warnings=(*warnings, *sharing.warnings),
     )
 
 
-def _nothing_arrives(config: WorkloadConfig) -> str:
+def _nothing_arrives(config: RequestsConfig) -> str:
     if config.rate_stages is not None:
         return "rate_stages end before the first request arrives: lengthen them or raise a rate"
+    if config.rate_schedule is not None:
+        return (
+            f"rate_schedule: no request arrives in {config.arrival_seconds:g} s: raise a rate or "
+            "lengthen duration"
+        )
     return (
         f"duration={config.duration} s ends before the first request arrives: lengthen it or "
         "raise request_rate"
@@ -97,13 +116,19 @@ class _Rows:
     source: str
     random_arrivals: bool
     marks: Marks | None = None
+    sessions: Sessions | None = None
+    """Of generated sessions; None: every request is one of its own."""
     repeated: Int64Array | None = None
     """Which of the distinct prompts each request has; None where every prompt is new."""
     warnings: tuple[str, ...] = ()
 
 
-def _generated(config: WorkloadConfig, seed: int) -> _Rows:
-    arrivals, duration_ns = _arrivals(config, seed, config.num_prompts)
+def _generated(config: RequestsConfig, seed: int) -> _Rows:
+    sessions = None
+    if config.session_turns is None:
+        arrivals, duration_ns = _arrivals(config, seed, config.num_prompts)
+    else:
+        arrivals, duration_ns, sessions = _session_arrivals(config, seed)
     n = len(arrivals)
     warnings: tuple[str, ...] = ()
     repeated = repeated_prompts(config, seed, n)
@@ -121,6 +146,11 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
             prompts = _prompt_lengths(config, seed, int(repeated.max()) + 1)[repeated]
         outputs = _output_lengths(config, seed, n)
         source = f"{_length_words(config, 'input')} in, {_length_words(config, 'output')} out"
+    if sessions is not None:
+        if config.tool_result_len is not None:
+            prompts = np.where(sessions.is_tool_result, config.tool_result_len, prompts)
+        prompts = sessions.conversations(prompts, outputs)
+        source = f"{sessions.count:,} sessions, each turn {source}"
     return _Rows(
         arrival_ns=arrivals,
         prompt_tokens=prompts,
@@ -128,21 +158,50 @@ def _generated(config: WorkloadConfig, seed: int) -> _Rows:
         duration_ns=duration_ns,
         source=source,
         random_arrivals=config.rate_stages is not None or _has_finite_rate(config),
+        sessions=sessions,
         repeated=repeated,
         warnings=warnings,
     )
 
 
-def _has_finite_rate(config: WorkloadConfig) -> bool:
+def _session_arrivals(config: RequestsConfig, seed: int) -> tuple[Int64Array, int, Sessions]:
+    """(arrival_ns, duration_ns, sessions): a session's requests all arrive with it at the earliest.
+
+    Rates count requests, so sessions arrive more rarely.
+    """
+    of_sessions = config.with_load_times(1 / config.requests_per_session)
+    if config.arrival_seconds is None:
+        n = DEFAULT_NUM_PROMPTS if config.num_prompts is None else config.num_prompts
+        sessions = counted_sessions(config, seed, n)
+        starts, duration_ns = _arrivals(of_sessions, seed, sessions.count)
+    else:
+        starts, duration_ns = _arrivals(of_sessions, seed, None)
+        sessions = draw_sessions(config, seed, len(starts))
+        if config.num_prompts is not None and config.num_prompts <= len(sessions):
+            sessions = first_requests(sessions, config.num_prompts)
+            duration_ns = int(starts[sessions.count - 1])
+    return starts[sessions.number], duration_ns, sessions
+
+
+def _has_finite_rate(config: RequestsConfig) -> bool:
     return config.request_rate is not None and math.isfinite(config.request_rate)
 
 
-def _arrivals(config: WorkloadConfig, seed: int, n: int | None) -> tuple[Int64Array, int]:
+def _arrivals(config: RequestsConfig, seed: int, n: int | None) -> tuple[Int64Array, int]:
     if config.rate_stages is not None:
         return staged_arrival_times(
             stream(seed, Stream.ARRIVALS),
             config.rate_stages,
             burstiness=config.burstiness,
+            num_prompts=n,
+        )
+    if config.rate_schedule is not None:
+        assert config.arrival_seconds is not None
+        return scheduled_arrival_times(
+            stream(seed, Stream.ARRIVALS),
+            stream(seed, Stream.THINNING),
+            config.rate_schedule,
+            config.arrival_seconds,
             num_prompts=n,
         )
     if n is None and config.duration is None:
@@ -156,7 +215,7 @@ def _arrivals(config: WorkloadConfig, seed: int, n: int | None) -> tuple[Int64Ar
     )
 
 
-def _prompt_lengths(config: WorkloadConfig, seed: int, n: int) -> Int64Array:
+def _prompt_lengths(config: RequestsConfig, seed: int, n: int) -> Int64Array:
     rng = stream(seed, Stream.INPUT_LENGTHS)
     if config.avg_input_length is not None:
         return log_normal_lengths(
@@ -176,7 +235,7 @@ def _prompt_lengths(config: WorkloadConfig, seed: int, n: int) -> Int64Array:
     return uniform_lengths(rng, n, mean, ratio, least=0, field="random_input_len")
 
 
-def _output_lengths(config: WorkloadConfig, seed: int, n: int) -> Int64Array:
+def _output_lengths(config: RequestsConfig, seed: int, n: int) -> Int64Array:
     rng = stream(seed, Stream.OUTPUT_LENGTHS)
     if config.avg_output_length is not None:
         return log_normal_lengths(
@@ -191,7 +250,7 @@ def _output_lengths(config: WorkloadConfig, seed: int, n: int) -> Int64Array:
     return uniform_lengths(rng, n, mean, ratio, least=1, field="random_output_len")
 
 
-def _length_words(config: WorkloadConfig, kind: str) -> str:
+def _length_words(config: RequestsConfig, kind: str) -> str:
     average = getattr(config, f"avg_{kind}_length")
     if average is not None:
         longest = getattr(config, f"max_{kind}_length")
@@ -202,7 +261,7 @@ def _length_words(config: WorkloadConfig, kind: str) -> str:
     return (f"{prefix}+" if prefix else "") + f"{length}" + (f"±{ratio:.0%}" if ratio else "")
 
 
-def _from_trace(config: WorkloadConfig, seed: int) -> _Rows:
+def _from_trace(config: RequestsConfig, seed: int) -> _Rows:
     assert config.trace is not None
     own_times = config.request_rate is None
     if not own_times and config.trace_speedup != 1.0:
@@ -221,14 +280,14 @@ def _load(name: str, trace_format: str, limits: TraceLimits) -> Trace:
     return load_trace(resolve(name), trace_format, limits)
 
 
-def _sped_limit_ns(config: WorkloadConfig) -> int | None:
+def _sped_limit_ns(config: RequestsConfig) -> int | None:
     """Return the configured duration in the trace's own time."""
     if config.duration is None:
         return None
     return math.ceil(min(config.duration * config.trace_speedup * 1e9, float(MAX_TIME_NS)))
 
 
-def _replayed(config: WorkloadConfig, trace: Trace) -> _Rows:
+def _replayed(config: RequestsConfig, trace: Trace) -> _Rows:
     """Take the trace's own times: sped up, then cut to the duration, then to the count."""
     if trace.arrival_ns is None:
         return _at_once(config, trace)
@@ -262,7 +321,7 @@ def _replayed(config: WorkloadConfig, trace: Trace) -> _Rows:
     )
 
 
-def _at_once(config: WorkloadConfig, trace: Trace) -> _Rows:
+def _at_once(config: RequestsConfig, trace: Trace) -> _Rows:
     if config.duration is not None or config.trace_speedup != 1.0:
         raise WorkloadError(
             f"trace {config.trace} has no arrival times, so duration and trace_speedup mean "
@@ -282,7 +341,7 @@ def _at_once(config: WorkloadConfig, trace: Trace) -> _Rows:
     )
 
 
-def _retimed(config: WorkloadConfig, seed: int, trace: Trace) -> _Rows:
+def _retimed(config: RequestsConfig, seed: int, trace: Trace) -> _Rows:
     """Take the trace's lengths in their order, at generated times."""
     if config.duration is not None and not _has_finite_rate(config):
         raise WorkloadError(
@@ -314,7 +373,7 @@ def _first(marks: Marks | None, n: int) -> Marks | None:
     return None if marks is None else marks.take(np.arange(n, dtype=np.int64))
 
 
-def _too_few(config: WorkloadConfig, available: int) -> tuple[str, ...]:
+def _too_few(config: RequestsConfig, available: int) -> tuple[str, ...]:
     """Warn where the trace has fewer requests than asked for."""
     wanted = config.num_prompts
     if wanted is None or wanted <= available:
@@ -336,7 +395,7 @@ def _sped_up(times_ns: Int64Array, speedup: float) -> Int64Array:
     return np.rint(scaled).astype(np.int64)
 
 
-def _clipped(config: WorkloadConfig, rows: _Rows) -> _Rows:
+def _clipped(config: RequestsConfig, rows: _Rows) -> _Rows:
     """Cut a trace's lengths to the configured longest, and say how many were cut."""
     prompts, cut_prompts = _clip(rows.prompt_tokens, config.max_input_length, "input")
     outputs, cut_outputs = _clip(rows.output_tokens, config.max_output_length, "output")

@@ -42,6 +42,10 @@ class Workload:
     after: Int64Array | None = None
     """The earlier request whose answer the client needs before it sends this one, -1 if none;
     None: no request waits for another."""
+    think_ns: Int64Array | None = None
+    """From that answer until this request is sent; its own arrival is a lower bound. None: 0."""
+    class_index: Int64Array | None = None
+    """The place of each request's class in the configuration; None: there are no classes."""
     duration_ns: int
     """Length of the arrival period: what was configured, or the span of the trace."""
     description: str
@@ -51,7 +55,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         columns = (self.arrival_ns, self.prompt_tokens, self.output_tokens)
-        for column in (*columns, self.priority, self.after):
+        optional = (self.priority, self.after, self.think_ns, self.class_index)
+        for column in (*columns, *optional):
             if column is not None:
                 column.setflags(write=False)
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm_inference_simulator.config import WorkloadConfig
 from llm_inference_simulator.workload.columns import Int64Array
 from llm_inference_simulator.workload.identity import Segments, session_order, session_segments
+from llm_inference_simulator.workload.sessions import Sessions
 from llm_inference_simulator.workload.streams import Stream, stream
 from llm_inference_simulator.workload.traces.trace import Marks
+from llm_inference_simulator.workload_config import RequestsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,10 +21,11 @@ class Sharing:
     segments: Segments | None = None
     priority: Int64Array | None = None
     after: Int64Array | None = None
+    think_ns: Int64Array | None = None
     warnings: tuple[str, ...] = ()
 
 
-def repeated_prompts(config: WorkloadConfig, seed: int, n: int) -> Int64Array | None:
+def repeated_prompts(config: RequestsConfig, seed: int, n: int) -> Int64Array | None:
     """Draw which of the distinct prompts each request has; None where every prompt is new.
 
     There are ``random_num_prefixes`` times ``random_prompts_per_prefix`` of them: all equally
@@ -40,7 +42,7 @@ def repeated_prompts(config: WorkloadConfig, seed: int, n: int) -> Int64Array | 
 
 
 def share_generated(
-    config: WorkloadConfig, seed: int, prompt_tokens: Int64Array, prompts: Int64Array | None
+    config: RequestsConfig, seed: int, prompt_tokens: Int64Array, prompts: Int64Array | None
 ) -> Sharing:
     """Segments of generated requests; ``prompt_tokens`` include the prefix.
 
@@ -65,8 +67,36 @@ def share_generated(
     return Sharing(segments=Segments.one_each(group, np.full(n, prefix, dtype=np.int64)))
 
 
+def share_sessions(
+    config: RequestsConfig, seed: int, sessions: Sessions, said: Int64Array
+) -> Sharing:
+    """Segments and order of generated sessions.
+
+    Each session begins with one of ``random_num_prefixes`` prefixes. ``said`` are the tokens of
+    prompt, prefix included, and answer: the next turn begins with all of them.
+    """
+    n, prefix, groups = len(said), config.random_prefix_len, config.random_num_prefixes
+    own = Segments.one_each(groups + sessions.number, said)
+    if prefix:
+        count = int(sessions.number[-1]) + 1
+        group = np.zeros(count, dtype=np.int64)
+        if groups > 1:
+            group = stream(seed, Stream.PREFIXES).integers(0, groups, size=count, dtype=np.int64)
+        own = Segments(
+            offsets=np.arange(n + 1, dtype=np.int64) * 2,
+            ids=np.stack([group[sessions.number], own.ids], axis=1).ravel(),
+            ends=np.stack([np.full(n, prefix), own.ends], axis=1).ravel(),
+        )
+    think_ns = sessions.think_ns
+    return Sharing(
+        segments=own,
+        after=session_order(sessions.number),
+        think_ns=think_ns if think_ns.any() else None,
+    )
+
+
 def share_traced(
-    config: WorkloadConfig,
+    config: RequestsConfig,
     marks: Marks | None,
     prompt_tokens: Int64Array,
     output_tokens: Int64Array,
@@ -88,16 +118,21 @@ def share_traced(
                 f"{rewritten:,} turns have prompts shorter than the conversation before them: they "
                 "are taken to share nothing with it"
             )
+    think_ns = np.rint(marks.think_ns / config.trace_speedup).astype(np.int64)
+    first = int(((after < 0) & (think_ns > 0)).sum())
+    if first:
+        warnings.append(f"{first:,} think_time are of first turns: they have no effect")
     return Sharing(
         segments=segments.behind_prefix(prefix),
         priority=marks.priority if marks.priority.any() else None,
         after=after if (after >= 0).any() else None,
+        think_ns=think_ns if think_ns.any() else None,
         warnings=tuple(warnings),
     )
 
 
 def _coverage(
-    config: WorkloadConfig, segments: Segments, marks: Marks, prompt_tokens: Int64Array
+    config: RequestsConfig, segments: Segments, marks: Marks, prompt_tokens: Int64Array
 ) -> list[str]:
     """Warn where the number of hash ids does not fit the prompts' lengths."""
     given = np.array([len(ids) for ids in marks.hash_ids], dtype=np.int64)

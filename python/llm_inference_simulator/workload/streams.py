@@ -16,6 +16,9 @@ class Stream(IntEnum):
     LENGTH_PAIRS = 3
     TRACE_SAMPLING = 4
     PREFIXES = 5
+    THINNING = 6
+    SESSIONS = 7
+    CLASSES = 8
 
 
 def stream(seed: int, name: Stream, *index: int) -> np.random.Generator:

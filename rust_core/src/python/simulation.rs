@@ -192,8 +192,8 @@ type Columns<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 impl PySimulation {
     #[new]
     #[pyo3(signature = (*, pools, router, arrival_ns, prompt_tokens, output_tokens,
-                        max_concurrency=None, priority=None, after=None, block_offsets=None,
-                        block_ids=None, transfer=None, fleet=None, router_seed=0,
+                        max_concurrency=None, priority=None, after=None, think_ns=None,
+                        block_offsets=None, block_ids=None, transfer=None, fleet=None, router_seed=0,
                         router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
                         record_decisions=false, step_by_step=false))]
@@ -209,6 +209,7 @@ impl PySimulation {
         max_concurrency: Option<usize>,
         priority: Option<PyReadonlyArray1<'_, i64>>,
         after: Option<PyReadonlyArray1<'_, i64>>,
+        think_ns: Option<PyReadonlyArray1<'_, i64>>,
         block_offsets: Option<PyReadonlyArray1<'_, i64>>,
         block_ids: Option<PyReadonlyArray1<'_, i64>>,
         transfer: Option<TransferArgument>,
@@ -242,6 +243,7 @@ impl PySimulation {
         let outputs = output_tokens.as_slice()?;
         let priorities = priority.as_ref().map(|column| column.as_slice()).transpose()?;
         let after = after.as_ref().map(|column| column.as_slice()).transpose()?;
+        let think_ns = think_ns.as_ref().map(|column| column.as_slice()).transpose()?;
         let blocks = match (&block_offsets, &block_ids) {
             (Some(offsets), Some(ids)) => Some((offsets.as_slice()?, ids.as_slice()?)),
             _ => None,
@@ -263,6 +265,9 @@ impl PySimulation {
             }
             if let Some(after) = after {
                 workload = workload.with_after(after)?;
+            }
+            if let Some(think_ns) = think_ns {
+                workload = workload.with_thinks(think_ns)?;
             }
             if let Some((offsets, ids)) = blocks {
                 workload = workload.with_blocks(offsets, ids)?;

@@ -4,7 +4,10 @@
 
 ``timestamp`` is in milliseconds. May be left out: ``hash_ids`` (one for each block of the prompt;
 equal ids mean equal tokens up to the end of the block), ``session_id`` (a request is sent when the
-one before it in its session is answered, and continues it) and ``priority`` (lower comes first).
+one before it in its session is answered, and continues it), ``think_time`` (milliseconds from that
+answer until this request is sent) and ``priority`` (lower comes first). Without ``think_time`` a
+turn is sent at its timestamp or with the answer, whichever is later: the time between two recorded
+timestamps holds the answer's own time and cannot be taken apart.
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ from llm_inference_simulator.workload.traces.source import TraceSource
 from llm_inference_simulator.workload.traces.trace import Marks, Trace, recorded_trace
 
 _READ = frozenset(
-    {"timestamp", "input_length", "output_length", "hash_ids", "session_id", "priority"}
+    {
+        "timestamp",
+        "input_length",
+        "output_length",
+        "hash_ids",
+        "session_id",
+        "think_time",
+        "priority",
+    }
 )
 _LARGEST_HASH_ID = 2**63 - 1
 
@@ -31,6 +42,7 @@ def read(source: TraceSource) -> Trace:
     hash_ids: list[list[int]] = []
     sessions: list[str | None] = []
     priorities: list[int] = []
+    thinks: list[int] = []
     ignored: dict[str, None] = {}
     for row, line in enumerate(source.text.split("\n"), start=1):
         if not line.strip():
@@ -44,6 +56,7 @@ def read(source: TraceSource) -> Trace:
         hash_ids.append(_hash_ids(source, entry.get("hash_ids", []), row))
         sessions.append(_session(source, entry, row))
         priorities.append(_priority(source, entry, row))
+        thinks.append(_think(source, entry, row))
         if len(entry) > 3:
             ignored.update(dict.fromkeys(key for key in entry if key not in _READ))
     warnings = []
@@ -56,23 +69,36 @@ def read(source: TraceSource) -> Trace:
         np.array(prompts, dtype=np.int64),
         np.array(outputs, dtype=np.int64),
         warnings,
-        marks=Marks.build(hash_ids, sessions, priorities),
+        marks=Marks.build(hash_ids, sessions, priorities, thinks),
     )
 
 
 def _timestamp(source: TraceSource, entry: dict[str, Any], row: int) -> int:
-    value = entry.get("timestamp")
-    if type(value) is int and 0 <= value < 2**40:
-        return value * NS_PER_MILLISECOND
     if "timestamp" not in entry:
         raise source.error("key 'timestamp' is missing", row=row)
+    return _milliseconds(source, entry["timestamp"], "timestamp", row)
+
+
+def _think(source: TraceSource, entry: dict[str, Any], row: int) -> int:
+    if "think_time" not in entry:
+        return 0
+    if "session_id" not in entry:
+        raise source.error(
+            "think_time is from the answer before in a session, but there is no session_id", row=row
+        )
+    return _milliseconds(source, entry["think_time"], "think_time", row)
+
+
+def _milliseconds(source: TraceSource, value: Any, name: str, row: int) -> int:
+    if type(value) is int and 0 <= value < 2**40:
+        return value * NS_PER_MILLISECOND
     if isinstance(value, bool | str) or value is None:
-        raise source.error(f"timestamp={json_values.show(value)} is not a number", row=row)
+        raise source.error(f"{name}={json_values.show(value)} is not a number", row=row)
 
     def error(_: int, problem: str) -> WorkloadError:
         return source.error(problem, row=row)
 
-    return time_ns(str(value), NS_PER_MILLISECOND, "timestamp", row, error)
+    return time_ns(str(value), NS_PER_MILLISECOND, name, row, error)
 
 
 def _session(source: TraceSource, entry: dict[str, Any], row: int) -> str | None:

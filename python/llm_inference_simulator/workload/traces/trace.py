@@ -20,10 +20,16 @@ class Marks:
     session: Int64Array
     """Number of the request's session, -1 if none."""
     priority: Int64Array
+    think_ns: Int64Array
+    """From the answer to the request before in the session; 0 where the trace does not say."""
 
     @classmethod
     def build(
-        cls, hash_ids: list[list[int]], sessions: list[str | None], priorities: list[int]
+        cls,
+        hash_ids: list[list[int]],
+        sessions: list[str | None],
+        priorities: list[int],
+        thinks_ns: list[int],
     ) -> Self | None:
         """Number the sessions; None where no request has any mark."""
         if not any(hash_ids) and not any(priorities) and all(name is None for name in sessions):
@@ -36,6 +42,7 @@ class Marks:
             hash_ids=hash_ids,
             session=np.array(session, dtype=np.int64),
             priority=np.array(priorities, dtype=np.int64),
+            think_ns=np.array(thinks_ns, dtype=np.int64),
         )
 
     def take(self, order: Int64Array) -> Self:
@@ -44,6 +51,7 @@ class Marks:
             hash_ids=[self.hash_ids[index] for index in order],
             session=self.session[order],
             priority=self.priority[order],
+            think_ns=self.think_ns[order],
         )
 
 
