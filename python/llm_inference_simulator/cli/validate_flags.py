@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llm_inference_simulator.cli.arguments import Parser, whole_number
+from llm_inference_simulator.cli.cluster_flags import WHAT_RUNS
 from llm_inference_simulator.cli.flags import Flag, Group, Switch
-from llm_inference_simulator.cli.run_flags import ENGINE, FRONT_END, PERFORMANCE, WHAT_RUNS
+from llm_inference_simulator.cli.run_flags import ENGINE, FRONT_END, PERFORMANCE
 
 _SERVER = Group(
     WHAT_RUNS.title,
