@@ -95,13 +95,14 @@ def within(found: dict[str, float], names: set[str], limit: float) -> bool:
 
 
 @pytest.mark.parametrize("load", ["medium", "saturated"])
-def test_loads_on_a_quiet_machine(load: str) -> None:
+@pytest.mark.parametrize("server", [QUIET, QUIET / "third_server"])
+def test_loads_on_a_quiet_machine(server: Path, load: str) -> None:
     made = calibrate_from_steps(
         [QUIET_STEPS], model=MODEL, xpu="cpu", bootstrap_samples=20
     ).calibration
     config = measured_config(made, MODEL, "cpu", {})
-    corrected, _ = calibrate_from_bench(made, QUIET / "bench_serve_correction.json", config)
-    found = whole_errors(corrected, QUIET / f"bench_serve_{load}.json")
+    corrected, _ = calibrate_from_bench(made, server / "bench_serve_correction.json", config)
+    found = whole_errors(corrected, server / f"bench_serve_{load}.json")
     assert within(found, MEANS, 0.1), found
     assert within(found, TAILS, 0.15), found
 
@@ -117,9 +118,10 @@ def test_a_servers_answers_alone_predict_loads_from_light_to_saturated() -> None
         bootstrap_samples=20,
         progress=lambda _: None,
     ).calibration
-    first = QUIET / "first_server"
+    first, third = QUIET / "first_server", QUIET / "third_server"
     for folder, load in (
         (first, "light"), (QUIET, "medium"), (QUIET, "saturated"), (first, "saturated"),
+        (third, "correction"), (third, "light"), (third, "medium"), (third, "saturated"),
     ):  # fmt: skip
         found = whole_errors(made, folder / f"bench_serve_{load}.json")
         assert within(found, MEANS, 0.1), (load, found)
