@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm_inference_simulator.cli.arguments import Parser, real, token_count, whole_number
+from llm_inference_simulator.cli.arguments import Parser, at_least, real, some_tokens
 
 DESCRIPTION = """\
 Measure a real engine and write a calibration file for the simulator.
@@ -42,20 +41,22 @@ def _add_plan(group: Any) -> None:
     add = group.add_argument
     add("--sparse", action="store_true", help="a few well-chosen points instead of the full grid")
     text = "points of a sparse plan besides the corners (default: 24)"
-    add("--sparse-points", type=_whole(8), metavar="N", help=text)
+    add("--sparse-points", type=at_least(8), metavar="N", help=text)
     text = "longest context to measure (default: half of --max-model-len)"
-    add("--max-context", type=_tokens, metavar="N", help=text)
+    add("--max-context", type=some_tokens, metavar="N", help=text)
     add("--sampling", choices=("sobol", "latin_hypercube"), help="default: sobol")
-    add("--repeats", type=_whole(1), metavar="N", help="default: 3")
-    add("--decode-steps", type=_whole(2), metavar="N", help="tokens a request decodes (12)")
-    add("--seed", type=_whole(0), metavar="N", help="default: 0")
+    add("--repeats", type=at_least(1), metavar="N", help="default: 3")
+    add("--decode-steps", type=at_least(2), metavar="N", help="tokens a request decodes (12)")
+    add("--seed", type=at_least(0), metavar="N", help="default: 0")
     text = "resamplings behind the confidence intervals (default: 200)"
-    add("--bootstrap-samples", type=_whole(20), default=200, metavar="N", help=text)
+    add("--bootstrap-samples", type=at_least(20), default=200, metavar="N", help=text)
 
 
 def _add_engine(group: Any) -> None:
     add = group.add_argument
-    add("--tensor-parallel-size", "-tp", type=_whole(1), default=1, metavar="N", help="default: 1")
+    add(
+        "--tensor-parallel-size", "-tp", type=at_least(1), default=1, metavar="N", help="default: 1"
+    )
     add("--dtype", choices=("auto", "bfloat16", "float16"), default="auto", help="default: auto")
     add("--quantization", "-q", choices=("fp8", "int8", "int4"), help="weights")
     add("--kv-cache-dtype", choices=("auto", "bfloat16", "float16", "fp8"), default="auto",
@@ -66,7 +67,7 @@ def _add_engine(group: Any) -> None:
         ("max-model-len", "most tokens of a request (default: the model's, at most 32768)"),
         ("block-size", "tokens of a KV-cache block"),
     ):
-        add(f"--{name}", type=_tokens, metavar="N", help=text)
+        add(f"--{name}", type=some_tokens, metavar="N", help=text)
     add("--async-scheduling", action=argparse.BooleanOptionalAction, help="default: vLLM's")
     add("--enforce-eager", action="store_true", help="no CUDA graphs")
     text = "the model as vLLM finds it, where that is not --model"
@@ -82,23 +83,6 @@ def _add_server(group: Any) -> None:
     add("--timeout", type=_seconds, default=600.0, metavar="S", help="of a request (default: 600)")
     text = "longest silence in an answer (default: 120)"
     add("--idle-timeout", type=_seconds, default=120.0, metavar="S", help=text)
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = whole_number(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least {least}")
-        return value
-
-    return parse
-
-
-def _tokens(text: str) -> int:
-    value = token_count(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
-    return value
 
 
 def _seconds(text: str) -> float:

@@ -57,18 +57,21 @@ def test_steps_and_one_light_run_predict_other_loads() -> None:
     assert errors(corrected, "light") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.1)
 
 
-def test_a_servers_answers_alone_predict_a_load() -> None:
-    points = RAW / "points_server.jsonl"
+def from_answers(points: Path) -> CalibrationFile:
     data = read_points(points)
     # The model's path in the file is relative to the checkout.
     header = data.header.model_copy(update={"model": MODEL})
-    made = estimate_from_server(
+    return estimate_from_server(
         points,
         data.model_copy(update={"header": header}),
         engine=EngineConfig(),
         bootstrap_samples=20,
         progress=lambda _: None,
     ).calibration
+
+
+def test_a_servers_answers_alone_predict_a_load() -> None:
+    made = from_answers(RAW / "points_server.jsonl")
     assert made.front_end is not None
     assert 2 < made.front_end.request_latency_ms < 12
     assert errors(made, "rate_3") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.1)
@@ -108,16 +111,7 @@ def test_loads_on_a_quiet_machine(server: Path, load: str) -> None:
 
 
 def test_a_servers_answers_alone_predict_loads_from_light_to_saturated() -> None:
-    points = QUIET / "points_server.jsonl"
-    data = read_points(points)
-    header = data.header.model_copy(update={"model": MODEL})
-    made = estimate_from_server(
-        points,
-        data.model_copy(update={"header": header}),
-        engine=EngineConfig(),
-        bootstrap_samples=20,
-        progress=lambda _: None,
-    ).calibration
+    made = from_answers(QUIET / "points_server.jsonl")
     first, third = QUIET / "first_server", QUIET / "third_server"
     for folder, load in (
         (first, "light"), (QUIET, "medium"), (QUIET, "saturated"), (first, "saturated"),

@@ -11,11 +11,11 @@ from llm_inference_simulator._core import StepShape
 from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
 from llm_inference_simulator.calibration.kernel_profile_rows import import_kernel_profiles
-from llm_inference_simulator.calibration.op_table_rows import import_op_tables
+from llm_inference_simulator.calibration.op_table_rows import ImportedTables, import_op_tables
 from llm_inference_simulator.calibration.step_data import MeasuredStep
 from llm_inference_simulator.calibration.step_fit import fit_steps
 from llm_inference_simulator.capacity import resolve_quantization
-from llm_inference_simulator.catalog import load_xpu
+from llm_inference_simulator.catalog import XpuSpec, load_xpu
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.performance_models import OpTablePerformanceModel
 from llm_inference_simulator.performance_models.weight_formats import activation_dtype
@@ -43,29 +43,23 @@ _SUMS = (
 def calibrate_from_op_tables(folder: Path, xpu: str) -> KernelCalibration:
     """Import aiconfigurator-core's tables of one accelerator."""
     device = load_xpu(xpu)
-    found = import_op_tables(folder, device)
-    return KernelCalibration(
-        xpu=device.name,
-        tables=found.tables,
-        provenance={
-            "source": "kernel tables in the layout of aiconfigurator-core",
-            "date": _today(),
-            "versions": found.versions,
-            "files_sha256": found.files,
-            "notes": list(found.notes),
-        },
-    )
+    source = "kernel tables in the layout of aiconfigurator-core"
+    return _calibration(device, import_op_tables(folder, device), source)
 
 
 def calibrate_from_kernel_profiles(folder: Path, xpu: str) -> KernelCalibration:
     """Import LLMServingSim's whole-layer profiles of one accelerator."""
     device = load_xpu(xpu)
-    found = import_kernel_profiles(folder, device)
+    source = "layer profiles in the layout of LLMServingSim"
+    return _calibration(device, import_kernel_profiles(folder, device), source)
+
+
+def _calibration(device: XpuSpec, found: ImportedTables, source: str) -> KernelCalibration:
     return KernelCalibration(
         xpu=device.name,
         tables=found.tables,
         provenance={
-            "source": "layer profiles in the layout of LLMServingSim",
+            "source": source,
             "date": _today(),
             "versions": found.versions,
             "files_sha256": found.files,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from llm_inference_simulator.errors import ConfigError, unknown_name
@@ -120,6 +120,26 @@ def whole_number(text: str) -> int:
     if not re.fullmatch(r"[+-]?\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Read a whole number that is not below ``least``."""
+
+    def parse(text: str) -> int:
+        value = whole_number(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least {least}")
+        return value
+
+    return parse
+
+
+def some_tokens(text: str) -> int:
+    """Read a number of tokens that is not 0."""
+    value = token_count(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
+    return value
 
 
 def token_count(text: str) -> int:

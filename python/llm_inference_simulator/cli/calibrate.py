@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_inference_simulator.cli.arguments import token_count, whole_number
+from llm_inference_simulator.cli.arguments import at_least, some_tokens
 from llm_inference_simulator.cli.calibrate_uses import refuse_unused
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 
@@ -248,15 +248,15 @@ def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.Argumen
     text = "calibration that --from-bench or --from-runs improves: a file or a shipped name"
     add("--calibration-data", metavar="FILE", help=text)
     text = "steps dropped at the start of a log (default: what the log says, else 5 %%)"
-    add("--warm-up-steps", type=_at_least(0), metavar="N", help=text)
+    add("--warm-up-steps", type=at_least(0), metavar="N", help=text)
     text = "resamplings behind the confidence intervals (default: 200)"
-    add("--bootstrap-samples", type=_at_least(20), metavar="N", help=text)
+    add("--bootstrap-samples", type=at_least(20), metavar="N", help=text)
     for name, text in (
         ("input-len", "prompt tokens of a vllm bench latency or throughput result"),
         ("output-len", "output tokens of the same"),
         ("batch-size", "batch of a vllm bench latency result"),
     ):
-        add(f"--{name}", type=_at_least(1), metavar="N", help=text)
+        add(f"--{name}", type=at_least(1), metavar="N", help=text)
     _add_subject(parser)
     out = parser.add_argument_group("output").add_argument
     out("--output", metavar="FILE", required=True, help="calibration file to write")
@@ -270,7 +270,7 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
     text = "catalogue name, config.json or its folder; with kernel tables: derive its roofline"
     add("--model", metavar="NAME", help=text)
     add("--xpu", required=True, metavar="NAME", help="accelerator; cpu for the processor")
-    add("--tensor-parallel-size", "-tp", type=_at_least(1), metavar="N", help="default: 1")
+    add("--tensor-parallel-size", "-tp", type=at_least(1), metavar="N", help="default: 1")
     add("--dtype", choices=("auto", "bfloat16", "float16"), help="activations (default: auto)")
     add("--quantization", "-q", choices=("fp8", "int8", "int4"), help="weights")
     add("--kv-cache-dtype", choices=("auto", "bfloat16", "float16", "fp8"), help="KV cache")
@@ -281,7 +281,7 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
         ("block-size", "tokens of a KV-cache block"),
         ("num-gpu-blocks-override", "blocks of the KV cache"),
     ):
-        add(f"--{name}", type=_count, metavar="N", help=f"{text} (default: what the log says)")
+        add(f"--{name}", type=some_tokens, metavar="N", help=f"{text} (default: what the log says)")
     for name in ("enable-prefix-caching", "async-scheduling"):
         add(f"--{name}", action=argparse.BooleanOptionalAction, help="as the log says by default")
 
@@ -419,20 +419,3 @@ def _progress(arguments: argparse.Namespace) -> Callable[[str], None]:
     if arguments.quiet or not sys.stderr.isatty():
         return lambda _: None
     return lambda stage: print(f"{stage} ...", file=sys.stderr)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = whole_number(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least {least}")
-        return value
-
-    return parse
-
-
-def _count(text: str) -> int:
-    value = token_count(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
-    return value
