@@ -20,7 +20,8 @@ def machine(**changes: float) -> VLLMRooflineModel:
         "prefill_effective_bandwidth_gbps": 1800.0,
         "decode_effective_tflops": 250.0,
         "decode_effective_bandwidth_gbps": 2200.0,
-        "step_overhead_us": 900.0,
+        "prefill_step_overhead_us": 1100.0,
+        "decode_step_overhead_us": 900.0,
         "sequence_overhead_us": 10.0,
     }
     return VLLMRooflineModel(

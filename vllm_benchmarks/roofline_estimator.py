@@ -10,15 +10,18 @@ import numpy as np
 
 from llm_inference_simulator.calibration import FrontEndLatency
 from llm_inference_simulator.calibration.parameters import DataSource, MeasuredEngine
-from llm_inference_simulator.calibration.roof_solver import Observations, Ties, mean_loss, solve
+from llm_inference_simulator.calibration.roof_solver import Observations, mean_loss, solve
 from llm_inference_simulator.calibration.step_data import MeasuredStep, StepData, read_step_logs
-from llm_inference_simulator.calibration.step_fit import shape_weights
+from llm_inference_simulator.calibration.step_fit import shape_weights, tied
 from llm_inference_simulator.calibration.step_work import step_work
 from llm_inference_simulator.calibrators import StepCalibration, calibrate_from_step_data
 from llm_inference_simulator.calibrators.from_steps import pricing_model
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CalibrationError
 from vllm_benchmarks.schema import BenchmarkData, BenchmarkPoint, RequestTiming
+
+INDISTINCT = ("prefill_step_overhead_us",)
+"""Before the first token of an answer lie the front end and the step: clients see their sum."""
 
 _FRONT_END_SHARES = np.linspace(0.0, 0.96, 25)
 """Tried front ends, as shares of the shortest TTFT."""
@@ -89,7 +92,7 @@ def estimate_from_server(
             seconds=np.array([step.seconds for step in steps]),
             weights=shape_weights(steps),
         )
-        losses.append(mean_loss(observed, solve(observed, Ties.none())))
+        losses.append(mean_loss(observed, solve(observed, tied(INDISTINCT))))
     front_end_ms = float(_FRONT_END_SHARES[int(np.argmin(losses))] * shortest)
     made = calibrate_from_step_data(
         seen(front_end_ms),
@@ -97,6 +100,7 @@ def estimate_from_server(
         xpu=header.xpu,
         tensor_parallel_size=header.tensor_parallel_size,
         engine=engine,
+        indistinct=INDISTINCT,
         bootstrap_samples=bootstrap_samples,
         progress=progress,
     )

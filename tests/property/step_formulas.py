@@ -95,7 +95,7 @@ class _Step:
             found += self.collectives(vocabulary, expert_layers)
         seqs = step.prefill_seqs + step.decode_seqs
         found.append(
-            Fraction(self.s.xpu.step_overhead_s) + seqs * Fraction(self.s.xpu.sequence_overhead_s)
+            Fraction(self.rate.step_overhead_s) + seqs * Fraction(self.s.xpu.sequence_overhead_s)
         )
         return found
 

@@ -27,19 +27,19 @@ from tests.property.step_formulas import Setting, exact_seconds
 LONGEST = 131_072
 
 sizes = st.integers(1, 20_000)
+constants = st.floats(0, 1e-2)
 rates = st.builds(
     PhaseRates,
     linear_flops=st.floats(1e11, 1e16),
     attention_flops=st.floats(1e11, 1e16),
     memory_bandwidth=st.floats(1e10, 1e14),
+    step_overhead_s=constants,
 )
-constants = st.floats(0, 1e-2)
 hardware_of = st.builds(
     RooflineHardware,
     prefill=rates,
     decode=rates,
     kernel_latency_s=constants,
-    step_overhead_s=constants,
     sequence_overhead_s=constants,
     link_bandwidth=st.floats(1e8, 1e13),
     link_latency_s=constants,

@@ -24,7 +24,8 @@ rates = st.fixed_dictionaries(
         "decode_effective_tflops": st.floats(100, 250),
         "decode_effective_bandwidth_gbps": st.floats(1200, 3000),
         "prefill_attention_effective_tflops": st.floats(100, 500),
-        "step_overhead_us": st.floats(200, 3000),
+        "prefill_step_overhead_us": st.floats(200, 3000),
+        "decode_step_overhead_us": st.floats(200, 3000),
         "sequence_overhead_us": st.floats(2, 40),
     }
 )
@@ -60,7 +61,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
             "prefill_effective_tflops": random.uniform(200, 700),
             "decode_effective_bandwidth_gbps": random.uniform(1200, 3000),
             "decode_effective_tflops": random.uniform(100, 300),
-            "step_overhead_us": random.uniform(200, 3000),
+            "prefill_step_overhead_us": random.uniform(200, 3000),
+            "decode_step_overhead_us": random.uniform(200, 3000),
             "sequence_overhead_us": random.uniform(2, 40),
         }
         model = synthetic.machine(**truth)

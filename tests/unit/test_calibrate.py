@@ -145,6 +145,27 @@ def test_settings_given_as_flags_are_noted(tmp_path: Path) -> None:
     assert (engine.max_num_seqs, engine.num_gpu_blocks, engine.block_size) == (48, 512, 32)
 
 
+def test_several_runs_share_one_correction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ["--from-bench", *(str(DATA / f"bench_serve_{run}.json") for run in "AB")]
+    assert main(calibrate(tmp_path, *runs, "--calibration-data", str(SHIPPED))) == 0
+    told = capsys.readouterr().out
+    assert "left on the means of bench_serve_A.json" in told
+    both, _ = load_calibration(tmp_path / "out.json")
+    factors = [both.server_step_factor]
+    for run in "AB":
+        alone = ["--from-bench", str(DATA / f"bench_serve_{run}.json")]
+        words = calibrate(tmp_path, *alone, "--calibration-data", str(SHIPPED), "--quiet")
+        assert main(words) == 0
+        factors.append(load_calibration(tmp_path / "out.json")[0].server_step_factor)
+    assert min(factors[1:]) < factors[0] < max(factors[1:])
+    assert [source.file for source in both.data][-2:] == [
+        "bench_serve_A.json",
+        "bench_serve_B.json",
+    ]
+
+
 def calibrate(tmp_path: Path, *words: str) -> list[str]:
     return ["calibrate", *words, *SUBJECT, "--output", str(tmp_path / "out.json")]
 

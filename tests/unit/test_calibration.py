@@ -37,6 +37,12 @@ def test_parameters_load_nested_and_alone(tmp_path: Path) -> None:
     assert nested.roofline_params.prefill_effective_tflops == 600.0
 
 
+def test_one_overhead_stands_for_both_phases(tmp_path: Path) -> None:
+    read, _ = load_calibration(write(tmp_path / "a.json", PARAMETERS))
+    assert read.roofline_params.prefill_step_overhead_us == 900.0
+    assert read.roofline_params.decode_step_overhead_us == 900.0
+
+
 def test_a_written_file_reads_back(tmp_path: Path) -> None:
     calibration = CalibrationFile(
         xpu="h100-sxm",
@@ -57,10 +63,11 @@ def without(name: str) -> dict[str, float]:
     [
         ({}, "prefill_effective_tflops is missing"),
         (without("decode_effective_tflops"), "decode_effective_tflops is missing: give it"),
-        ({**PARAMETERS, "step_overhed_us": 1.0}, "did you mean 'step_overhead_us'"),
+        ({**PARAMETERS, "decode_step_overhed_us": 1.0}, "did you mean 'decode_step_overhead_us'"),
         ({**PARAMETERS, "decode_effective_tflops": -3.0}, "decode_effective_tflops=-3.0"),
         ({**PARAMETERS, "decode_effective_tflops": 1e300}, "decode_effective_tflops=1e+300"),
-        ({**PARAMETERS, "step_overhead_us": 1e300}, "step_overhead_us=1e+300"),
+        ({**PARAMETERS, "step_overhead_us": 1e300}, "prefill_step_overhead_us=1e+300"),
+        ({**PARAMETERS, "decode_step_overhead_us": 1.0}, "contradict each other: give one"),
         ({**PARAMETERS, "quantization": "int3"}, "quantization='int3'"),
         ({**PARAMETERS, "decode_effective_tflops": "400"}, "decode_effective_tflops='400'"),
         ({"roofline_params": PARAMETERS, "schema_version": 2}, "schema_version=2"),

@@ -50,8 +50,8 @@ def test_steps_and_one_light_run_predict_other_loads() -> None:
     # This processor has no matrix unit for bf16: arithmetic bounds decode too.
     assert made.assumed["decode_effective_bandwidth_gbps"] == "the least that arithmetic hides"
     config = measured_config(made, MODEL, "cpu", {})
-    corrected, correction = calibrate_from_bench(made, RAW / "bench_serve_rate_1.json", config)
-    assert max(map(abs, correction.errors.values())) < 0.02
+    corrected, correction = calibrate_from_bench(made, [RAW / "bench_serve_rate_1.json"], config)
+    assert max(map(abs, correction.errors[0].values())) < 0.02
     assert corrected.front_end is not None
     assert errors(corrected, "rate_3") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.05)
     assert errors(corrected, "light") == pytest.approx({"ttft": 0, "itl": 0, "e2el": 0}, abs=0.1)
@@ -104,7 +104,7 @@ def test_loads_on_a_quiet_machine(server: Path, load: str) -> None:
         [QUIET_STEPS], model=MODEL, xpu="cpu", bootstrap_samples=20
     ).calibration
     config = measured_config(made, MODEL, "cpu", {})
-    corrected, _ = calibrate_from_bench(made, server / "bench_serve_correction.json", config)
+    corrected, _ = calibrate_from_bench(made, [server / "bench_serve_correction.json"], config)
     found = whole_errors(corrected, server / f"bench_serve_{load}.json")
     assert within(found, MEANS, 0.1), found
     assert within(found, TAILS, 0.15), found

@@ -30,6 +30,7 @@ FALLBACKS: dict[str, str | None] = {
     "prefill_attention_effective_tflops": "prefill_effective_tflops",
     "decode_attention_effective_tflops": "decode_effective_tflops",
     "sequence_overhead_us": None,
+    "prefill_step_overhead_us": "decode_step_overhead_us",
     "prefill_effective_bandwidth_gbps": "decode_effective_bandwidth_gbps",
     "decode_effective_tflops": "prefill_effective_tflops",
 }
@@ -165,8 +166,8 @@ def measure_next(name: str, measured: CalibratedRange) -> str:
         f"{max(2048, 2 * context):,} tokens and more",
         "decode_effective_bandwidth_gbps": "decode steps of 1, 2, 4 and 8 requests, each at "
         f"contexts from 64 to {max(2048, 2 * context):,} tokens",
-        "step_overhead_us": "decode steps of one request at contexts from 64 tokens up, and "
-        "prefill steps of 16, 64 and 256 tokens",
+        "prefill_step_overhead_us": "prefill steps of 16, 64 and 256 tokens",
+        "decode_step_overhead_us": "decode steps of one request at contexts from 64 tokens up",
         "sequence_overhead_us": "decode steps of 1, 4, 16 and more requests at a short context",
     }
     return advice[name]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 from llm_inference_simulator.files import atomic_text, read_mapping
@@ -21,6 +21,9 @@ from llm_inference_simulator.sections import (
 )
 
 SCHEMA_VERSION = 1
+
+ALL_STEPS = "step_overhead_us"
+PHASE_OVERHEADS = ("prefill_step_overhead_us", "decode_step_overhead_us")
 
 Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Microseconds = Annotated[float, Field(ge=0, le=1e3 * LONGEST_MS, allow_inf_nan=False)]
@@ -42,10 +45,25 @@ class RooflineParameters(Section):
     """The same for attention and the LM head; None: ``prefill_effective_tflops``."""
     decode_attention_effective_tflops: Rate | None = None
     """The same in pure decode steps; None: ``decode_effective_tflops``."""
-    step_overhead_us: Microseconds = 0.0
-    """Microseconds that every step takes besides its kernels' work."""
+    prefill_step_overhead_us: Microseconds = 0.0
+    """Microseconds of a step that carries prompt tokens, besides its kernels' work."""
+    decode_step_overhead_us: Microseconds = 0.0
+    """The same of a pure decode step."""
     sequence_overhead_us: Microseconds = 0.0
     """Microseconds for each request in a step."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_overhead_of_all_steps(cls, data: Any) -> Any:
+        """``step_overhead_us`` stands for both phases, as in files of before."""
+        if not isinstance(data, dict) or ALL_STEPS not in data:
+            return data
+        given = {key: value for key, value in data.items() if key != ALL_STEPS}
+        for phase in PHASE_OVERHEADS:
+            if phase in given:
+                raise ValueError(f"{ALL_STEPS} and {phase} contradict each other: give one")
+            given[phase] = data[ALL_STEPS]
+        return given
 
 
 class Interval(Section):

@@ -84,6 +84,7 @@ def fit_steps(
     steps: Sequence[MeasuredStep],
     breakdown: Breakdown,
     *,
+    indistinct: Sequence[str] = (),
     bootstrap_samples: int = BOOTSTRAP_SAMPLES,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -91,8 +92,9 @@ def fit_steps(
     """Estimate the roofline of the engine that ran ``steps``.
 
     ``breakdown`` gives a step's operations and bytes (``breakdown_step`` of any roofline of the
-    same model and layout). Raises :class:`CalibrationError` where the steps cannot tell a parameter
-    that nothing stands in for, with the steps to measure next.
+    same model and layout); parameters that are ``indistinct`` by the way of measuring are taken
+    from what stands in for them. Raises :class:`CalibrationError` where the steps cannot tell a
+    parameter that nothing stands in for, with the steps to measure next.
     """
     random = np.random.default_rng(seed)
     covered = measured_range(steps)
@@ -104,17 +106,18 @@ def fit_steps(
         weights=shape_weights(steps),
     )
     progress("fitting")
-    outliers = _outliers(every, _cell_numbers(steps), solve(every, Ties.none()))
+    outliers = _outliers(every, _cell_numbers(steps), solve(every, tied(indistinct)))
     kept = np.flatnonzero(~outliers)
     data = every.take(kept)
     cells = _cell_numbers([steps[row] for row in kept])
-    cost, ties, given_up = _identified(data, cells, covered)
+    cost, ties, given_up = _identified(data, cells, covered, tied(indistinct))
     progress("bootstrap")
     intervals = _bootstrap(data, ties, cost, cells=cells, samples=bootstrap_samples, random=random)
     progress("cross-validation")
     held_out = _cross_validate(data, ties, cells, random)
     charged = every.work.costs(cost)
-    assumed = {doubt.name: _assumption(doubt) for doubt in given_up}
+    assumed = {name: f"equal to {FALLBACKS[name]}" for name in indistinct}
+    assumed |= {doubt.name: _assumption(doubt) for doubt in given_up}
     return StepFit(
         parameters=_parameters(cost, assumed),
         intervals=intervals,
@@ -196,10 +199,9 @@ def _outliers(data: Observations, cells: NDArray[np.int64], cost: Array) -> NDAr
 
 
 def _identified(
-    data: Observations, cells: NDArray[np.int64], covered: CalibratedRange
+    data: Observations, cells: NDArray[np.int64], covered: CalibratedRange, ties: Ties
 ) -> tuple[Array, Ties, list[Doubt]]:
     """Fit; tie what is not identified, one parameter at a time; refuse what must be."""
-    ties = Ties.none()
     given_up: list[Doubt] = []
     while True:
         cost = solve(data, ties)
@@ -233,6 +235,14 @@ def _with_hidden_bandwidth(data: Observations, cost: Array) -> Array:
     hidden[5] = cost[3] * float((operations[used] / traffic[used]).min())
     hidden[2] = cost[2] or hidden[5]
     return hidden
+
+
+def tied(names: Sequence[str]) -> Ties:
+    """Ties of parameters to what stands in for them, the others free."""
+    ties = Ties.none()
+    for name in names:
+        ties = _tied(ties, name)
+    return ties
 
 
 def _tied(ties: Ties, name: str) -> Ties:

@@ -27,7 +27,8 @@ PARAMETERS = (
     "decode_effective_tflops",
     "decode_attention_effective_tflops",
     "decode_effective_bandwidth_gbps",
-    "step_overhead_us",
+    "prefill_step_overhead_us",
+    "decode_step_overhead_us",
     "sequence_overhead_us",
 )
 """Parameters in the order of a cost vector, which holds seconds per unit of work: 1 / rate."""
@@ -87,8 +88,9 @@ class StepWork:
                 arithmetic = operations * cost[column] > traffic * bandwidth
                 gradient[rows, column] += np.where(arithmetic, operations, 0.0).sum(axis=1)
                 gradient[rows, phase + 2] += np.where(arithmetic, 0.0, traffic).sum(axis=1)
-        gradient[:, 6] = 1.0
-        gradient[:, 7] = self.sequences
+        gradient[:, 6] = self.with_prefill
+        gradient[:, 7] = ~self.with_prefill
+        gradient[:, 8] = self.sequences
         return gradient
 
     def attention_costs(self, cost: Array) -> Array:
@@ -161,7 +163,8 @@ def cost_vector(parameters: RooflineParameters) -> Array:
             1 / decode,
             1 / (parameters.decode_attention_effective_tflops or decode),
             1 / parameters.decode_effective_bandwidth_gbps,
-            parameters.step_overhead_us / 1e6,
+            parameters.prefill_step_overhead_us / 1e6,
+            parameters.decode_step_overhead_us / 1e6,
             parameters.sequence_overhead_us / 1e6,
         ]
     )

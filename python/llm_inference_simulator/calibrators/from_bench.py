@@ -1,8 +1,8 @@
-"""Correct a calibration for the server in front of the engine, from one run of a load generator."""
+"""Correct a calibration for the server in front of the engine, from runs of a load generator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,27 @@ from llm_inference_simulator.workload import Workload
 
 def calibrate_from_bench(
     calibration: CalibrationFile,
-    file: Path,
+    files: Sequence[Path],
     config: SimulatorConfig,
     *,
     asked: AskedLengths | None = None,
 ) -> tuple[CalibrationFile, ServerCorrection]:
     """Add the server's step factor and front end to ``calibration``.
 
-    ``config`` describes the engine that was benchmarked (see :func:`measured_config`); its workload
-    is replaced by the run's own requests. Raises :class:`CalibrationError`.
+    ``files`` are results of light runs, one is enough. ``config`` describes the engine that was
+    benchmarked (see :func:`measured_config`); its workload is replaced by the runs' own requests.
+    Raises :class:`CalibrationError`.
     """
-    bench = read_bench_result(file, asked)
-    workload = bench_workload(bench)
+    benches = [read_bench_result(file, asked) for file in files]
+    workloads = [bench_workload(bench) for bench in benches]
 
-    def predict(step_factor: float, request_latency_ms: float) -> Mapping[str, float]:
+    def predict(run: int, step_factor: float, request_latency_ms: float) -> Mapping[str, float]:
         return predict_means(
-            config, _corrected(calibration, step_factor), workload, request_latency_ms
+            config, _corrected(calibration, step_factor), workloads[run], request_latency_ms
         )
 
-    correction = fit_server(bench, predict)
-    sources = (*calibration.data, bench.source)
+    correction = fit_server(benches, predict)
+    sources = (*calibration.data, *(bench.source for bench in benches))
     corrected = calibration.model_copy(
         update={
             "server_step_factor": correction.step_factor,
@@ -51,13 +52,16 @@ def calibrate_from_bench(
             "provenance": {
                 **calibration.provenance,
                 "data_sha256": combined_sha256(sources),
-                "server_correction": {
-                    "source": bench.kind,
-                    "requests": len(bench.arrival_ns),
-                    "failed_requests": bench.failed,
-                    "measured_means_ms": bench.means_ms,
-                    "errors_after_correction": correction.errors,
-                },
+                "server_correction": [
+                    {
+                        "source": bench.kind,
+                        "requests": len(bench.arrival_ns),
+                        "failed_requests": bench.failed,
+                        "measured_means_ms": bench.means_ms,
+                        "errors_after_correction": errors,
+                    }
+                    for bench, errors in zip(benches, correction.errors, strict=True)
+                ],
             },
         }
     )

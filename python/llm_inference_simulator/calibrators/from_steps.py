@@ -72,10 +72,11 @@ def calibrate_from_step_data(
     xpu: str,
     tensor_parallel_size: int = 1,
     engine: EngineConfig | None = None,
+    indistinct: Sequence[str] = (),
     bootstrap_samples: int = BOOTSTRAP_SAMPLES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> StepCalibration:
-    """The same for steps that are in memory."""
+    """The same for steps that are in memory; ``indistinct`` as in :func:`fit_steps`."""
     engine = engine or EngineConfig()
     pricing = pricing_model(data, model, xpu, tensor_parallel_size, engine=engine)
     spec, device = pricing.model, pricing.xpu
@@ -87,6 +88,7 @@ def calibrate_from_step_data(
     fit = fit_steps(
         data.steps,
         pricing.breakdown_step,
+        indistinct=indistinct,
         bootstrap_samples=bootstrap_samples,
         progress=progress,
     )

@@ -97,11 +97,6 @@ def _from_bench(arguments: argparse.Namespace, before: AnyCalibration | None) ->
             "--from-bench corrects a calibration for the server in front of the engine: give "
             "--from-steps too, or --calibration-data"
         )
-    if len(arguments.from_bench) > 1:
-        raise ConfigError(
-            f"--from-bench got {len(arguments.from_bench)} files: give the one light run that the "
-            "correction is fitted to"
-        )
     _progress(arguments)("server correction")
     config = measured_config(before, arguments.model, arguments.xpu, _engine_settings(arguments))
     asked = AskedLengths(
@@ -109,16 +104,16 @@ def _from_bench(arguments: argparse.Namespace, before: AnyCalibration | None) ->
         output_len=arguments.output_len,
         batch_size=arguments.batch_size,
     )
-    path = Path(arguments.from_bench[0])
-    corrected, correction = calibrate_from_bench(before, path, config, asked=asked)
-    errors = ", ".join(f"{name} {error:+.1%}" for name, error in correction.errors.items())
+    paths = [Path(file) for file in arguments.from_bench]
+    corrected, correction = calibrate_from_bench(before, paths, config, asked=asked)
     front_end = correction.front_end
     lines = [f"server: steps x{correction.step_factor:.3f}"]
     if front_end is not None:
         lines[0] += f", front end {front_end.request_latency_ms:.2f} ms"
-    return Outcome(
-        corrected, (*lines, f"  left on the fitted means: {errors}"), correction.warnings
-    )
+    for path, errors in zip(paths, correction.errors, strict=True):
+        left = ", ".join(f"{name} {error:+.1%}" for name, error in errors.items())
+        lines.append(f"  left on the means of {path.name}: {left}")
+    return Outcome(corrected, tuple(lines), correction.warnings)
 
 
 def _from_op_tables(arguments: argparse.Namespace, before: AnyCalibration | None) -> Outcome:
@@ -236,7 +231,7 @@ def add_calibrate_parser(subparsers: argparse._SubParsersAction[argparse.Argumen
         "--from-bench",
         nargs="+",
         metavar="FILE",
-        help="result of one light run through a server: vllm bench serve, AIPerf, GuideLLM (or "
+        help="results of light runs through a server: vllm bench serve, AIPerf, GuideLLM (or "
         "vllm bench latency, throughput)",
     )
     add("--from-op-tables", metavar="DIR", help="an accelerator's tables of aiconfigurator-core")

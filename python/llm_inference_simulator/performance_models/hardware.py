@@ -11,13 +11,15 @@ from llm_inference_simulator.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRates:
-    """Achievable rates of one phase, per second and accelerator."""
+    """Achievable rates of one phase, per second and accelerator, and what its steps add."""
 
     linear_flops: float
     """Operations of the layers' matrices, in their format."""
     attention_flops: float
     """Operations on 16-bit operands: attention, the LM head, what a model leaves unquantised."""
     memory_bandwidth: float
+    step_overhead_s: float
+    """Of every step, besides its kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,6 @@ class RooflineHardware:
     prefill: PhaseRates
     decode: PhaseRates
     kernel_latency_s: float
-    step_overhead_s: float
     sequence_overhead_s: float
     link_bandwidth: float
     link_latency_s: float

@@ -112,12 +112,12 @@ class RooflinePerformanceModel(BasePerformanceModel):
             linear_flops=achievable_flops(xpu, self.formats.compute_dtype),
             attention_flops=achievable_flops(xpu, "bfloat16"),
             memory_bandwidth=achievable_bandwidth(xpu),
+            step_overhead_s=xpu.step_overhead_us / 1e6,
         )
         return RooflineHardware(
             prefill=rates,
             decode=rates,
             kernel_latency_s=xpu.kernel_latency_us / 1e6,
-            step_overhead_s=xpu.step_overhead_us / 1e6,
             sequence_overhead_s=0.0,
             link_bandwidth=group_bandwidth(xpu, self.tensor_parallel_size) * xpu.link_efficiency,
             link_latency_s=xpu.link_latency_us / 1e6,

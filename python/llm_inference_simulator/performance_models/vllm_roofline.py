@@ -161,16 +161,17 @@ class VLLMRooflineModel(RooflinePerformanceModel):
                 measured.prefill_effective_tflops,
                 measured.prefill_attention_effective_tflops,
                 measured.prefill_effective_bandwidth_gbps,
+                measured.prefill_step_overhead_us,
                 slower,
             ),
             decode=_rates(
                 measured.decode_effective_tflops,
                 measured.decode_attention_effective_tflops,
                 measured.decode_effective_bandwidth_gbps,
+                measured.decode_step_overhead_us,
                 slower,
             ),
             kernel_latency_s=0.0,
-            step_overhead_s=slower * measured.step_overhead_us / 1e6,
             sequence_overhead_s=slower * measured.sequence_overhead_us / 1e6,
             link_bandwidth=group_bandwidth(self.xpu, self.tensor_parallel_size)
             * self.xpu.link_efficiency
@@ -181,12 +182,17 @@ class VLLMRooflineModel(RooflinePerformanceModel):
 
 
 def _rates(
-    tflops: float, attention_tflops: float | None, bandwidth_gbps: float, slower: float
+    tflops: float,
+    attention_tflops: float | None,
+    bandwidth_gbps: float,
+    step_overhead_us: float,
+    slower: float,
 ) -> PhaseRates:
-    """One phase's rates per second, every one so many times ``slower`` than measured."""
+    """One phase's rates per second, every step so many times ``slower`` than measured."""
     attention = tflops if attention_tflops is None else attention_tflops
     return PhaseRates(
         linear_flops=tflops * 1e12 / slower,
         attention_flops=attention * 1e12 / slower,
         memory_bandwidth=bandwidth_gbps * 1e9 / slower,
+        step_overhead_s=slower * step_overhead_us / 1e6,
     )

@@ -305,6 +305,7 @@ struct PhaseRatesArgument {
     linear_flops: f64,
     attention_flops: f64,
     memory_bandwidth: f64,
+    step_overhead_s: f64,
 }
 
 impl From<PhaseRatesArgument> for PhaseRates {
@@ -313,6 +314,7 @@ impl From<PhaseRatesArgument> for PhaseRates {
             linear_flops: rates.linear_flops,
             attention_flops: rates.attention_flops,
             memory_bandwidth: rates.memory_bandwidth,
+            step_overhead_s: rates.step_overhead_s,
         }
     }
 }
@@ -322,7 +324,6 @@ struct RooflineHardwareArgument {
     prefill: PhaseRatesArgument,
     decode: PhaseRatesArgument,
     kernel_latency_s: f64,
-    step_overhead_s: f64,
     sequence_overhead_s: f64,
     link_bandwidth: f64,
     link_latency_s: f64,
@@ -349,7 +350,6 @@ impl TryFrom<RooflineHardwareArgument> for RooflineHardware {
             prefill: given.prefill.into(),
             decode: given.decode.into(),
             kernel_latency_s: given.kernel_latency_s,
-            step_overhead_s: given.step_overhead_s,
             sequence_overhead_s: given.sequence_overhead_s,
             link_bandwidth: given.link_bandwidth,
             link_latency_s: given.link_latency_s,

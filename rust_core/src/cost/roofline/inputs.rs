@@ -14,7 +14,7 @@ pub struct Mixture {
     pub engines: u32,
 }
 
-/// What an accelerator achieves in one phase, per second.
+/// What an accelerator achieves in one phase, per second, and what each step of it adds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseRates {
     /// Operations of the layers' matrices, in their format.
@@ -23,6 +23,8 @@ pub struct PhaseRates {
     pub attention_flops: f64,
     /// Bytes to and from memory.
     pub memory_bandwidth: f64,
+    /// Constant of every step, seconds.
+    pub step_overhead_s: f64,
 }
 
 /// How partial results are summed over a tensor-parallel group.
@@ -45,8 +47,6 @@ pub struct RooflineHardware {
     pub decode: PhaseRates,
     /// Constant of every kernel, seconds.
     pub kernel_latency_s: f64,
-    /// Constant of every step, seconds.
-    pub step_overhead_s: f64,
     /// Constant of every request in a step, seconds.
     pub sequence_overhead_s: f64,
     /// Achievable bytes per second and direction between accelerators of a group.
@@ -94,11 +94,11 @@ impl RooflineHardware {
             check_positive("linear_flops", rates.linear_flops)?;
             check_positive("attention_flops", rates.attention_flops)?;
             check_positive("memory_bandwidth", rates.memory_bandwidth)?;
+            check_not_negative("step_overhead_s", rates.step_overhead_s)?;
         }
         check_positive("link_bandwidth", self.link_bandwidth)?;
         let constants = [
             ("kernel_latency_s", self.kernel_latency_s),
-            ("step_overhead_s", self.step_overhead_s),
             ("sequence_overhead_s", self.sequence_overhead_s),
             ("link_latency_s", self.link_latency_s),
         ];

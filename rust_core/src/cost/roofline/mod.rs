@@ -158,7 +158,7 @@ impl Roofline {
             decode_kernels: Vec::new(),
             decode_collectives: Vec::new(),
             decode_constant: [
-                hardware.step_overhead_s,
+                hardware.decode.step_overhead_s,
                 hardware.sequence_overhead_s,
                 0.0,
                 0.0,
@@ -176,7 +176,7 @@ impl Roofline {
             return self.decode_seconds(step);
         }
         let x = features(step, 1, self.experts(step));
-        let mut seconds = self.overhead_seconds(&x);
+        let mut seconds = self.overhead_seconds(step, &x);
         for operation in &self.operations {
             if operation.runs.in_step(step) {
                 seconds += operation.repeat * self.run_seconds(operation, step, &x).0;
@@ -215,7 +215,7 @@ impl Roofline {
             name: "overhead".into(),
             operations: 0.0,
             bytes: 0.0,
-            seconds: self.overhead_seconds(&x),
+            seconds: self.overhead_seconds(step, &x),
             bound: Bound::Overhead,
             provenance: Provenance::Analytic,
             linear: false,
@@ -265,8 +265,9 @@ impl Roofline {
         (seconds, Bound::Communication)
     }
 
-    fn overhead_seconds(&self, x: &Linear) -> f64 {
-        self.hardware.step_overhead_s + self.hardware.sequence_overhead_s * x[SEQS]
+    fn overhead_seconds(&self, step: &StepShape, x: &Linear) -> f64 {
+        self.rates(step.prefill_seqs > 0).step_overhead_s
+            + self.hardware.sequence_overhead_s * x[SEQS]
     }
 
     const fn rates(&self, with_prefill: bool) -> &PhaseRates {
@@ -402,13 +403,16 @@ mod tests {
     }
 
     fn hardware() -> RooflineHardware {
-        let rates =
-            PhaseRates { linear_flops: 5e14, attention_flops: 5e14, memory_bandwidth: 2e12 };
-        RooflineHardware {
-            prefill: rates,
-            decode: rates,
-            kernel_latency_s: 3e-6,
+        let decode = PhaseRates {
+            linear_flops: 5e14,
+            attention_flops: 5e14,
+            memory_bandwidth: 2e12,
             step_overhead_s: 1e-3,
+        };
+        RooflineHardware {
+            prefill: PhaseRates { step_overhead_s: 2e-3, ..decode },
+            decode,
+            kernel_latency_s: 3e-6,
             sequence_overhead_s: 1e-6,
             link_bandwidth: 4e11,
             link_latency_s: 2e-6,
