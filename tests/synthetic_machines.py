@@ -13,7 +13,7 @@ from llm_inference_simulator.performance_models import VLLMRooflineModel
 MODEL, XPU = "llama-3.2-1b", "h100-sxm"
 
 
-def machine(**changes: float) -> VLLMRooflineModel:
+def machine(model: str = MODEL, /, **changes: float) -> VLLMRooflineModel:
     """A plausible GPU behind the rates that matter to a small model."""
     parameters = {
         "prefill_effective_tflops": 400.0,
@@ -25,38 +25,18 @@ def machine(**changes: float) -> VLLMRooflineModel:
         "sequence_overhead_us": 10.0,
     }
     return VLLMRooflineModel(
-        MODEL, XPU, calibration=RooflineParameters.parse({**parameters, **changes})
+        model, XPU, calibration=RooflineParameters.parse({**parameters, **changes})
     )
 
 
 def prefill(batch: int, tokens: int, cached: int = 0) -> MeasuredStep:
     """A step of equal prompt chunks."""
-    return MeasuredStep(
-        prefill_seqs=batch,
-        prefill_tokens=batch * tokens,
-        prefill_attention_pairs=batch * (tokens * cached + tokens * (tokens + 1) // 2),
-        prefill_context_tokens=batch * (cached + tokens),
-        decode_seqs=0,
-        decode_context_tokens=0,
-        sampled_seqs=batch,
-        longest_context=cached + tokens,
-        seconds=1.0,
-    )
+    return MeasuredStep(chunks=((cached, tokens),) * batch, sampled_seqs=batch, seconds=1.0)
 
 
 def decode(batch: int, context: int) -> MeasuredStep:
     """A step of equal decoding requests."""
-    return MeasuredStep(
-        prefill_seqs=0,
-        prefill_tokens=0,
-        prefill_attention_pairs=0,
-        prefill_context_tokens=0,
-        decode_seqs=batch,
-        decode_context_tokens=batch * context,
-        sampled_seqs=batch,
-        longest_context=context,
-        seconds=1.0,
-    )
+    return MeasuredStep(contexts=(context,) * batch, sampled_seqs=batch, seconds=1.0)
 
 
 PREFILLS = [prefill(1, 2**k) for k in range(4, 14)]
@@ -79,10 +59,11 @@ def measure(
 ) -> list[MeasuredStep]:
     """Times of the design's steps on a machine, each with log-normal noise."""
     random = np.random.default_rng(seed)
+
+    def seconds(step: MeasuredStep) -> float:
+        exact = model.estimate_step_time(step.shape(model.attention_window))
+        return float(exact * np.exp(random.normal(0, noise)))
+
     return [
-        dataclasses.replace(
-            step, seconds=model.estimate_step_time(step.shape) * np.exp(random.normal(0, noise))
-        )
-        for step in design
-        for _ in range(repeats)
+        dataclasses.replace(step, seconds=seconds(step)) for step in design for _ in range(repeats)
     ]

@@ -88,7 +88,7 @@ def estimate_from_server(
     for share in _FRONT_END_SHARES:
         steps = seen(share * shortest).steps
         observed = Observations(
-            work=step_work(steps, pricing.breakdown_step),
+            work=step_work(steps, pricing.breakdown_step, pricing.attention_window),
             seconds=np.array([step.seconds for step in steps]),
             weights=shape_weights(steps),
         )
@@ -117,7 +117,9 @@ def server_steps(data: BenchmarkData, front_end_ms: float) -> list[MeasuredStep]
     for point in data.points:
         for request in _lone(point):
             seconds = max(request.ttft_ms - front_end_ms, 1e-3) / 1e3
-            steps.append(_prefill_step(request.prompt_tokens, seconds))
+            steps.append(
+                MeasuredStep(chunks=((0, request.prompt_tokens),), sampled_seqs=1, seconds=seconds)
+            )
         if point.point.kind == "decode":
             for repeat in point.requests:
                 if len(repeat) == point.point.batch_size:
@@ -155,33 +157,9 @@ def _decode_steps(repeat: tuple[RequestTiming, ...]) -> list[MeasuredStep]:
                 request.prompt_tokens + int(np.count_nonzero(times <= before))
                 for request, times in zip(repeat, received, strict=True)
             ]
-            steps.append(_decode_step(contexts, gap / 1e3))
+            steps.append(
+                MeasuredStep(
+                    contexts=tuple(contexts), sampled_seqs=len(contexts), seconds=gap / 1e3
+                )
+            )
     return steps
-
-
-def _prefill_step(tokens: int, seconds: float) -> MeasuredStep:
-    return MeasuredStep(
-        prefill_seqs=1,
-        prefill_tokens=tokens,
-        prefill_attention_pairs=tokens * (tokens + 1) // 2,
-        prefill_context_tokens=tokens,
-        decode_seqs=0,
-        decode_context_tokens=0,
-        sampled_seqs=1,
-        longest_context=tokens,
-        seconds=seconds,
-    )
-
-
-def _decode_step(contexts: list[int], seconds: float) -> MeasuredStep:
-    return MeasuredStep(
-        prefill_seqs=0,
-        prefill_tokens=0,
-        prefill_attention_pairs=0,
-        prefill_context_tokens=0,
-        decode_seqs=len(contexts),
-        decode_context_tokens=sum(contexts),
-        sampled_seqs=len(contexts),
-        longest_context=max(contexts),
-        seconds=seconds,
-    )

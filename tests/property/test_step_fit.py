@@ -36,7 +36,7 @@ rates = st.fixed_dictionaries(
 def test_arrays_give_the_seconds_of_the_core(truth: dict[str, float]) -> None:
     model = synthetic.machine(**truth)
     work = step_work(DESIGN, synthetic.machine().breakdown_step)
-    expected = [model.estimate_step_time(step.shape) for step in DESIGN]
+    expected = [model.estimate_step_time(step.shape()) for step in DESIGN]
     found = work.seconds(cost_vector(model.parameters))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
@@ -75,6 +75,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert total >= 64
     # 95 % intervals; of 80 draws fewer than 69 lie inside in one case of a thousand.
     assert held / total >= 0.86
+
+
+def test_a_model_with_windows_is_fitted_by_what_its_layers_see() -> None:
+    model = synthetic.machine("gemma-2-9b")
+    assert model.attention_window is not None
+    steps = synthetic.measure(model, DESIGN, noise=1e-3, repeats=2, seed=4)
+    window = model.attention_window
+    fit = fit_steps(steps, model.breakdown_step, window=window, bootstrap_samples=20)
+    assert np.max(np.abs(fit.predicted_s / fit.measured_s - 1)) < 0.01
+    blind = fit_steps(steps, model.breakdown_step, bootstrap_samples=20)
+    assert np.max(np.abs(blind.predicted_s / blind.measured_s - 1)) > 0.05
 
 
 def test_disturbed_steps_do_not_move_the_fit() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -14,8 +13,7 @@ import pytest
 from llm_inference_simulator import SimulatorConfig, simulate
 from llm_inference_simulator.calibration import CalibrationFile, load_calibration
 from llm_inference_simulator.calibration.bench_results import AskedLengths, read_bench_result
-from llm_inference_simulator.calibration.step_data import read_step_logs
-from llm_inference_simulator.calibrators import calibrate_from_steps
+from llm_inference_simulator.calibration.step_data import SUMS, read_step_logs
 from llm_inference_simulator.calibrators.from_bench import (
     bench_workload,
     measured_config,
@@ -237,8 +235,10 @@ def test_a_synchronous_step_includes_the_scheduler_and_an_asynchronous_one_does_
         assert data.dropped_warm_up == 1
         (found,) = data.steps
         assert found.seconds == pytest.approx(seconds)
-    # By hand, from the definitions of docs/spec.md: 7*0 + 7*8/2 and 4*3 + 4*5/2 pairs.
-    assert dataclasses.asdict(found) == {
+    shape = found.shape(("sliding", 4))
+    # By hand, from the definitions of docs/spec.md: 7*0 + 7*8/2 and 4*3 + 4*5/2 pairs; in a window
+    # of four tokens a query sees at most four keys.
+    assert {name: getattr(shape, name) for name in SUMS} == {
         "prefill_seqs": 2,
         "prefill_tokens": 11,
         "prefill_attention_pairs": 28 + 22,
@@ -246,19 +246,11 @@ def test_a_synchronous_step_includes_the_scheduler_and_an_asynchronous_one_does_
         "decode_seqs": 1,
         "decode_context_tokens": 6,
         "sampled_seqs": 1,
-        "prefill_window_pairs": 0,
-        "prefill_window_tokens": 0,
-        "decode_window_tokens": 0,
-        "longest_context": 7,
-        "seconds": found.seconds,
+        "prefill_window_pairs": (1 + 2 + 3 + 4 * 4) + 4 * 4,
+        "prefill_window_tokens": 7 + (3 + 4),
+        "decode_window_tokens": 4,
     }
-
-
-def test_steps_of_a_model_with_windows_are_refused(tmp_path: Path) -> None:
-    words = ["calibrate", "--from-steps", LOGS[0], "--model", "gemma-2-9b", "--xpu", "h100"]
-    with pytest.raises(CalibrationError, match="attends to a window"):
-        calibrate_from_steps([Path(LOGS[0])], model="gemma-2-9b", xpu="h100")
-    assert main([*words, "--output", str(tmp_path / "c.json")]) == 2
+    assert found.longest_context == 7
 
 
 def test_results_without_lengths_ask_for_them(calibrated: Path) -> None:

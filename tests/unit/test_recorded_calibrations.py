@@ -5,10 +5,19 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from llm_inference_simulator.calibration import CalibrationFile, load_calibration
+from llm_inference_simulator.calibration import (
+    CalibrationFile,
+    RooflineParameters,
+    load_calibration,
+)
 from llm_inference_simulator.calibration.bench_results import read_bench_result
+from llm_inference_simulator.calibration.identification import doubts
+from llm_inference_simulator.calibration.roof_solver import Observations, Ties
+from llm_inference_simulator.calibration.step_data import read_step_logs
+from llm_inference_simulator.calibration.step_work import cost_vector, step_work
 from llm_inference_simulator.calibrators import calibrate_from_bench, calibrate_from_steps
 from llm_inference_simulator.calibrators.from_bench import (
     bench_workload,
@@ -137,3 +146,27 @@ def test_the_shipped_calibrations_load_and_say_what_they_are(name: str) -> None:
     assert calibration.held_out_error is not None
     assert calibration.held_out_error.mean_absolute_percent < 10
     assert calibration.provenance["data_sha256"]
+
+
+def test_a_bandwidth_that_bounds_nothing_casts_no_doubt_on_arithmetic() -> None:
+    parameters = RooflineParameters(
+        prefill_effective_tflops=0.0085,
+        prefill_attention_effective_tflops=0.031,
+        prefill_effective_bandwidth_gbps=1e3,
+        decode_effective_tflops=0.0095,
+        decode_attention_effective_tflops=0.0101,
+        decode_effective_bandwidth_gbps=2.5e3,
+        prefill_step_overhead_us=5900.0,
+        decode_step_overhead_us=4100.0,
+        sequence_overhead_us=250.0,
+    )
+    model = VLLMRooflineModel(MODEL, "cpu", calibration=parameters)
+    steps = read_step_logs([QUIET_STEPS]).steps
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.05, len(steps)))
+    cost, work = cost_vector(parameters), step_work(steps, model.breakdown_step)
+    seen = Observations(work=work, seconds=work.seconds(cost) * noise, weights=np.ones(len(steps)))
+    shapes: dict[tuple[int, ...], int] = {}
+    cells = np.array([shapes.setdefault(step.cell, len(shapes)) for step in steps])
+    found = {doubt.name for doubt in doubts(seen, cells, Ties.none(), cost)}
+    assert {name for name in found if "tflops" in name} == set()
+    assert "decode_effective_bandwidth_gbps" in found

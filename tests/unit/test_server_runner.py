@@ -122,7 +122,7 @@ def test_steps_are_taken_where_all_requests_decode() -> None:
     assert [(s.decode_seqs, s.prefill_tokens) for s in steps] == [(2, 0), (2, 0), (0, 40)]
     assert [s.seconds for s in steps] == pytest.approx([0.005, 0.006, 0.017])
     # a is a token ahead of b: it has two of its tokens where b has one.
-    assert [s.decode_context_tokens for s in steps] == [42 + 41, 43 + 42, 0]
+    assert [sum(s.contexts) for s in steps] == [42 + 41, 43 + 42, 0]
     assert [s.longest_context for s in steps] == [42, 43, 40]
 
 
@@ -132,7 +132,7 @@ def test_clients_that_see_a_step_at_slightly_other_times_share_it() -> None:
     header = BenchmarkHeader(runner="server", model="m", xpu="cpu")
     points = (BenchmarkPoint(point=point, requests=((a, b),)),)
     steps = server_steps(BenchmarkData(header=header, points=points), front_end_ms=0.0)
-    assert [s.decode_context_tokens for s in steps] == [82, 84, 86]
+    assert [sum(s.contexts) for s in steps] == [82, 84, 86]
 
 
 SERVER = [

@@ -70,7 +70,12 @@ def doubts(data: Observations, cells: NDArray[np.int64], ties: Ties, cost: Array
         if index in ties.free:
             bound = attention[:, phase : phase + 1] > SMALLEST_SHARE
             told[ties.free.index(index)] = _shapes(bound, cells)[0]
-    errors = _standard_errors(data, share, cost)
+    # What bounds no step is in doubt itself, but casts none on the others: bytes of a cache write
+    # grow with the tokens as operations do, and would make the two look alike.
+    overhead = np.array([PARAMETERS[index] in OVERHEADS for index in ties.free])
+    used = overhead | (told >= FEWEST_SHAPES)
+    errors = np.full(len(ties.free), np.inf)
+    errors[used] = _standard_errors(data, share[:, used], cost)
     shortest = float(np.quantile(data.seconds, 0.05))
     found = []
     for column, index in enumerate(ties.free):

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,50 +39,69 @@ _SETTINGS = {
 }
 """Keys of the header, and the settings that they give."""
 
+SUMS = (
+    "prefill_seqs",
+    "prefill_tokens",
+    "prefill_attention_pairs",
+    "prefill_context_tokens",
+    "decode_seqs",
+    "decode_context_tokens",
+    "sampled_seqs",
+    "prefill_window_pairs",
+    "prefill_window_tokens",
+    "decode_window_tokens",
+)
+"""What a cost model sees of a step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredStep:
     """One engine step: what it computed and how long it took."""
 
-    prefill_seqs: int
-    prefill_tokens: int
-    prefill_attention_pairs: int
-    prefill_context_tokens: int
-    decode_seqs: int
-    decode_context_tokens: int
+    chunks: tuple[tuple[int, int], ...] = ()
+    """Prompt chunks: tokens computed before, tokens of the step."""
+    contexts: tuple[int, ...] = ()
+    """Contexts of the decoding requests, the step's own token included."""
     sampled_seqs: int
-    longest_context: int
-    """Of any request in the step, its own tokens included."""
     seconds: float
-    prefill_window_pairs: int = 0
-    prefill_window_tokens: int = 0
-    decode_window_tokens: int = 0
 
     @property
-    def shape(self) -> StepShape:
-        """The step as cost models see it (docs/spec.md, section 8)."""
-        return StepShape(
-            prefill_seqs=self.prefill_seqs,
-            prefill_tokens=self.prefill_tokens,
-            prefill_attention_pairs=self.prefill_attention_pairs,
-            prefill_context_tokens=self.prefill_context_tokens,
-            decode_seqs=self.decode_seqs,
-            decode_context_tokens=self.decode_context_tokens,
-            sampled_seqs=self.sampled_seqs,
-            prefill_window_pairs=self.prefill_window_pairs,
-            prefill_window_tokens=self.prefill_window_tokens,
-            decode_window_tokens=self.decode_window_tokens,
-        )
+    def prefill_seqs(self) -> int:
+        """Prompts in the step."""
+        return len(self.chunks)
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens of the step."""
+        return sum(new for _, new in self.chunks)
+
+    @property
+    def decode_seqs(self) -> int:
+        """Decoding requests in the step."""
+        return len(self.contexts)
+
+    @property
+    def longest_context(self) -> int:
+        """Of any request in the step, its own tokens included."""
+        return max([*self.contexts, *(computed + new for computed, new in self.chunks)])
+
+    def shape(self, window: tuple[str, int] | None = None) -> StepShape:
+        """The step as cost models see it (docs/spec.md, section 8), in a model with ``window``."""
+        chunks, contexts = Counter(self.chunks), Counter(self.contexts)
+        parts = [StepShape.prefill(n, new, old, window) for (old, new), n in chunks.items()]
+        parts += [StepShape.decode(n, context, window) for context, n in contexts.items()]
+        sums = {name: sum(getattr(part, name) for part in parts) for name in SUMS}
+        return StepShape(**{**sums, "sampled_seqs": self.sampled_seqs})
 
     @property
     def cell(self) -> tuple[int, ...]:
         """Where the step lies in a grid of powers of two: steps of a cell are nearly alike."""
-        decode = max(self.decode_seqs, 1)
+        pairs = sum(new * computed + new * (new + 1) // 2 for computed, new in self.chunks)
         return (
             _octave(self.prefill_tokens),
-            _octave(self.prefill_attention_pairs // max(self.prefill_tokens, 1)),
+            _octave(pairs // max(self.prefill_tokens, 1)),
             _octave(self.decode_seqs),
-            _octave(self.decode_context_tokens // decode),
+            _octave(sum(self.contexts) // max(self.decode_seqs, 1)),
         )
 
 
@@ -217,14 +237,9 @@ def _step(where: str, row: dict[str, Any], synchronous: bool) -> MeasuredStep | 
         else:
             decode.append(computed + scheduled)
     return MeasuredStep(
-        prefill_seqs=len(prefill),
-        prefill_tokens=sum(n for _, n in prefill),
-        prefill_attention_pairs=sum(n * c + n * (n + 1) // 2 for c, n in prefill),
-        prefill_context_tokens=sum(c + n for c, n in prefill),
-        decode_seqs=len(decode),
-        decode_context_tokens=sum(decode),
+        chunks=tuple(prefill),
+        contexts=tuple(decode),
         sampled_seqs=_sampled(where, row, len(requests)),
-        longest_context=max([*decode, *(c + n for c, n in prefill)]),
         seconds=seconds,
     )
 

@@ -84,6 +84,7 @@ def fit_steps(
     steps: Sequence[MeasuredStep],
     breakdown: Breakdown,
     *,
+    window: tuple[str, int] | None = None,
     indistinct: Sequence[str] = (),
     bootstrap_samples: int = BOOTSTRAP_SAMPLES,
     seed: int = 0,
@@ -92,16 +93,17 @@ def fit_steps(
     """Estimate the roofline of the engine that ran ``steps``.
 
     ``breakdown`` gives a step's operations and bytes (``breakdown_step`` of any roofline of the
-    same model and layout); parameters that are ``indistinct`` by the way of measuring are taken
-    from what stands in for them. Raises :class:`CalibrationError` where the steps cannot tell a
-    parameter that nothing stands in for, with the steps to measure next.
+    same model and layout) and ``window`` its ``attention_window``; parameters that are
+    ``indistinct`` by the way of measuring are taken from what stands in for them. Raises
+    :class:`CalibrationError` where the steps cannot tell a parameter that nothing stands in for,
+    with the steps to measure next.
     """
     random = np.random.default_rng(seed)
     covered = measured_range(steps)
     _require_phases(steps)
     steps = _thin(steps, random)
     every = Observations(
-        work=step_work(steps, breakdown),
+        work=step_work(steps, breakdown, window),
         seconds=np.array([step.seconds for step in steps]),
         weights=shape_weights(steps),
     )

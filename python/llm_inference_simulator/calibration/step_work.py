@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator._core import OperationCost, StepShape
 from llm_inference_simulator.calibration.parameters import RooflineParameters
-from llm_inference_simulator.calibration.step_data import MeasuredStep
+from llm_inference_simulator.calibration.step_data import SUMS, MeasuredStep
 
 Array = NDArray[np.float64]
 Breakdown = Callable[[StepShape], Mapping[str, OperationCost]]
@@ -103,19 +103,20 @@ class StepWork:
         return charged
 
 
-def step_work(steps: Sequence[MeasuredStep], breakdown: Breakdown) -> StepWork:
-    """Take the operations and bytes of ``steps`` from a roofline's ``breakdown_step``."""
+def step_work(
+    steps: Sequence[MeasuredStep], breakdown: Breakdown, window: tuple[str, int] | None = None
+) -> StepWork:
+    """Take the operations and bytes of ``steps`` from a roofline's ``breakdown_step``.
+
+    ``window`` is what the model attends to, as its ``attention_window``.
+    """
     known: dict[tuple[int, ...], Mapping[str, OperationCost]] = {}
     parts = []
     for step in steps:
-        key = (
-            step.prefill_seqs, step.prefill_tokens, step.prefill_attention_pairs,
-            step.prefill_context_tokens, step.decode_seqs, step.decode_context_tokens,
-            step.sampled_seqs, step.prefill_window_pairs, step.prefill_window_tokens,
-            step.decode_window_tokens,
-        )  # fmt: skip
+        shape = step.shape(window)
+        key = tuple(getattr(shape, name) for name in SUMS)
         if key not in known:
-            known[key] = breakdown(step.shape)
+            known[key] = breakdown(shape)
         parts.append(known[key])
     names = {
         name: cost.linear

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-from llm_inference_simulator._core import StepShape
 from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
 from llm_inference_simulator.calibration.kernel_profile_rows import import_kernel_profiles
@@ -24,20 +24,6 @@ DECODE_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DECODE_CONTEXTS = (128, 512, 2048, 8192)
 PROMPT_TOKENS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CACHED_TOKENS = (0, 1024, 4096)
-
-
-_SUMS = (
-    "prefill_seqs",
-    "prefill_tokens",
-    "prefill_attention_pairs",
-    "prefill_context_tokens",
-    "decode_seqs",
-    "decode_context_tokens",
-    "sampled_seqs",
-    "prefill_window_pairs",
-    "prefill_window_tokens",
-    "decode_window_tokens",
-)
 
 
 def calibrate_from_op_tables(folder: Path, xpu: str) -> KernelCalibration:
@@ -87,16 +73,12 @@ def derive_roofline(
         engine=_with_room(engine),
         max_model_len=max(PROMPT_TOKENS) + max(CACHED_TOKENS),
     )
-    steps = [
-        MeasuredStep(
-            **{name: getattr(shape, name) for name in _SUMS},
-            seconds=pricing.estimate_step_time(shape),
-            longest_context=context,
-        )
-        for shape, context in _shapes(pricing)
-    ]
     fit = fit_steps(
-        steps, pricing.breakdown_step, bootstrap_samples=bootstrap_samples, progress=progress
+        _steps(pricing),
+        pricing.breakdown_step,
+        window=pricing.attention_window,
+        bootstrap_samples=bootstrap_samples,
+        progress=progress,
     )
     quantization = resolve_quantization(pricing.model, engine)
     return CalibrationFile(
@@ -127,15 +109,24 @@ def _with_room(engine: EngineConfig) -> EngineConfig:
     return engine.model_copy(update={"max_num_batched_tokens": most})
 
 
-def _shapes(pricing: OpTablePerformanceModel) -> list[tuple[StepShape, int]]:
-    window = pricing.attention_window
+def _steps(pricing: OpTablePerformanceModel) -> list[MeasuredStep]:
+    """A grid of decode steps and of prompts, each as long as the kernels say."""
+
+    def step(chunks: tuple[tuple[int, int], ...], contexts: tuple[int, ...]) -> MeasuredStep:
+        made = MeasuredStep(
+            chunks=chunks,
+            contexts=contexts,
+            sampled_seqs=len(chunks) + len(contexts),
+            seconds=0.0,
+        )
+        seconds = pricing.estimate_step_time(made.shape(pricing.attention_window))
+        return dataclasses.replace(made, seconds=seconds)
+
     decode = [
-        (StepShape.decode(batch, context, window), context)
-        for batch, context in product(DECODE_BATCHES, DECODE_CONTEXTS)
+        step((), (context,) * batch) for batch, context in product(DECODE_BATCHES, DECODE_CONTEXTS)
     ]
     prefill = [
-        (StepShape.prefill(1, tokens, cached, window), tokens + cached)
-        for tokens, cached in product(PROMPT_TOKENS, CACHED_TOKENS)
+        step(((cached, tokens),), ()) for tokens, cached in product(PROMPT_TOKENS, CACHED_TOKENS)
     ]
     return decode + prefill
 

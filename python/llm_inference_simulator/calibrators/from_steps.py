@@ -16,7 +16,6 @@ from llm_inference_simulator.calibration.step_fit import BOOTSTRAP_SAMPLES, Step
 from llm_inference_simulator.capacity import resolve_quantization
 from llm_inference_simulator.catalog import load_model, load_xpu
 from llm_inference_simulator.config import EngineConfig
-from llm_inference_simulator.errors import CalibrationError
 from llm_inference_simulator.performance_models import VLLMRooflineModel
 from llm_inference_simulator.performance_models.weight_formats import activation_dtype
 
@@ -80,14 +79,10 @@ def calibrate_from_step_data(
     engine = engine or EngineConfig()
     pricing = pricing_model(data, model, xpu, tensor_parallel_size, engine=engine)
     spec, device = pricing.model, pricing.xpu
-    if pricing.attention_window is not None:
-        raise CalibrationError(
-            f"model {spec.name!r} attends to a window, and the sums of step logs know whole "
-            "contexts only: measure with a --max-model-len that no window is shorter than"
-        )
     fit = fit_steps(
         data.steps,
         pricing.breakdown_step,
+        window=pricing.attention_window,
         indistinct=indistinct,
         bootstrap_samples=bootstrap_samples,
         progress=progress,
