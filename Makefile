@@ -7,7 +7,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench wheel smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record wheel smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,8 +53,14 @@ typecheck: $(BUILT) ## mypy, and the core's stub against the binary
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest llm_inference_simulator._core
 
-bench: $(BUILT) ## Speed of the core beside plain Python
+bench: $(BUILT) ## Speed of the core beside plain Python, and instruction counts
 	$(BIN)/python benchmarks/bench.py
+
+bench-check: $(TOOLS) ## Instruction counts against the last record (+5 % fails)
+	$(BIN)/python -m benchmarks.instruction_counts check
+
+bench-record: $(TOOLS) ## Record instruction counts: make bench-record REASON='why they changed'
+	$(BIN)/python -m benchmarks.instruction_counts record '$(subst ','\'',$(REASON))'
 
 wheel: $(TOOLS) ## Build the wheel into dist/
 	rm -rf dist
@@ -63,7 +69,7 @@ wheel: $(TOOLS) ## Build the wheel into dist/
 smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
 	bash scripts/smoke.sh dist/*.whl
 
-ci: lint typecheck test smoke ## All checks
+ci: lint typecheck test bench-check smoke ## All checks
 
 clean: ## Remove what was built
 	rm -rf $(VENV) dist target

@@ -5,7 +5,8 @@
 512 prompt tokens, 128 output tokens, Poisson arrivals at a batch of about 11, one engine, no prefix
 caching. Loop against loop: building the columns is not timed. Beside the core: a naive loop without
 any check, whose steps and finish times must equal the core's, and the reference of the tests; both
-run fewer requests. Then how the core's cost per request moves with one quantity at a time.
+run fewer requests. Then how the core's cost per request moves with one quantity at a time, and
+instruction counts, which a busy machine does not move.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.instruction_counts import print_counts
 from benchmarks.naive import run_naive
 from llm_inference_simulator import _core
 from llm_inference_simulator.cluster import EngineSettings
@@ -224,6 +226,8 @@ def main() -> None:
     compare()
     pricing()
     curves()
+    print()
+    print_counts()
 
 
 if __name__ == "__main__":
