@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,6 +122,8 @@ class Setup:
     """Requests per second, infinity where all arrive at once; None: times of a trace."""
     config_is_complete: bool = True
     """False where a workload or a performance model was passed beside the configuration."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Where the configuration came from, in the words of who made it."""
     warnings: tuple[str, ...] = ()
     """Findings of capacity, workload and performance model."""
 
@@ -302,6 +304,7 @@ class SimulationResult:
                 "calibration_sha256": self.setup.pools[0].calibration_sha256,
                 "trace_hash": f"{self.trace_hash:016x}",
                 "config_is_complete": self.setup.config_is_complete,
+                **self.setup.provenance,
             },
             "config": self.config.to_dict(),
             "metric_definitions": dict(metrics.DEFINITIONS),

@@ -6,9 +6,9 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
@@ -77,6 +77,7 @@ def simulate(
     progress: bool | ProgressCallback = False,
     record_steps: bool = False,
     record_decisions: bool = False,
+    provenance: Mapping[str, Any] | None = None,
 ) -> SimulationResult:
     """Simulate ``config`` and return its result.
 
@@ -86,7 +87,8 @@ def simulate(
     disaggregated cluster of a prefill engine on arrival and of a decode engine at the hand-over.
     ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about 20
     times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
-    decision of every scheduler (slow: requests are walked one by one).
+    decision of every scheduler (slow: requests are walked one by one). ``provenance`` goes into the
+    result's as it is: where the configuration came from.
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
@@ -106,7 +108,13 @@ def simulate(
             "--decisions-output: recorded decisions know no stages of a pipeline; leave it or "
             "pipeline_parallel_size (-pp) out"
         )
-    run = _prepare(config, workload, performance_model, is_complete=router is None)
+    run = _prepare(
+        config,
+        workload,
+        performance_model,
+        is_complete=router is None,
+        provenance=provenance or {},
+    )
     simulation = build_simulation(
         config,
         [pool.core for pool in run.pools],
@@ -152,6 +160,7 @@ def _prepare(
     performance_model: BasePerformanceModel | None,
     *,
     is_complete: bool,
+    provenance: Mapping[str, Any],
 ) -> _Run:
     """Capacity, prices and requests of a run, or the error that refuses it."""
     model = load_model(config.model)
@@ -168,6 +177,7 @@ def _prepare(
         workload=workload,
         request_rate=request_rate,
         config_is_complete=config_is_complete,
+        provenance=provenance,
     )
     sizes = {pool.setup.name: pool.setup.capacity.kv_bytes_per_token for pool in pools}
     return _Run(
@@ -287,6 +297,7 @@ def _setup(
     workload: Workload,
     request_rate: float | None,
     config_is_complete: bool,
+    provenance: Mapping[str, Any],
 ) -> Setup:
     from llm_inference_simulator._core import __version__
 
@@ -300,6 +311,7 @@ def _setup(
         max_concurrency=workload.max_concurrency,
         request_rate=request_rate,
         config_is_complete=config_is_complete,
+        provenance=provenance,
         warnings=(
             *unused_xpus_warning(config),
             *workload.warnings,

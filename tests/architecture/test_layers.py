@@ -34,7 +34,7 @@ LAYERS = [
     {"pools"},
     {"simulation"},
     {"validation", "calibrators"},
-    {"cli"},
+    {"cli", "vllm_words"},
 ]
 """From the bottom up: a room imports its own layer and those above it in this list."""
 

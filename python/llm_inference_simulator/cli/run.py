@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_inference_simulator.cli.fail_on import parse_conditions
-from llm_inference_simulator.cli.run_config import build_config
+from llm_inference_simulator.cli.run_config import build_config, read_vllm_lines
 from llm_inference_simulator.cli.streams import drop_stdout
 from llm_inference_simulator.decisions import decision_paths
 from llm_inference_simulator.errors import ConfigError
@@ -42,7 +42,8 @@ _INPUTS = {
 
 def run(flags: Mapping[str, Any]) -> int:
     """Simulate what ``flags`` describe and return the exit code."""
-    config = build_config(flags)
+    lines = read_vllm_lines(flags)
+    config = build_config(flags, lines)
     check_outputs(flags, config.cluster.n_engines)
     conditions = parse_conditions(
         flags.get("command.fail_on", ()),
@@ -56,6 +57,7 @@ def run(flags: Mapping[str, Any]) -> int:
             progress=not (quiet or flags.get("command.no_progress", False)),
             record_steps="command.steps_output" in flags,
             record_decisions="command.decisions_output" in flags,
+            provenance=None if lines is None else {"from_vllm": lines.provenance()},
         )
     except SimulationInterrupted as interruption:
         return _finish_interrupted(interruption, flags)

@@ -5,30 +5,51 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_inference_simulator.cli.arguments import SPELLINGS
 from llm_inference_simulator.config import SimulatorConfig
 from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import read_mapping
 
+if TYPE_CHECKING:
+    from llm_inference_simulator.vllm_words.translation import Translation
+
 ROLES = ("prefill", "decode")
 """Pools of --disaggregated, in the order of their engines."""
 GOODPUT_METRICS = ("ttft", "tpot", "e2el")
 
 
-def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
+def read_vllm_lines(flags: Mapping[str, Any]) -> Translation | None:
+    """Translate the lines of --from-vllm and --from-vllm-bench; None where there are none."""
+    serve, bench = flags.get("command.from_vllm"), flags.get("command.from_vllm_bench")
+    if serve is None and bench is None:
+        return None
+    from llm_inference_simulator.vllm_words.translation import translate
+
+    return translate(serve, bench)
+
+
+def build_config(flags: Mapping[str, Any], lines: Translation | None = None) -> SimulatorConfig:
     """Merge flags (``section.field`` → value) over the file of ``--config`` and validate.
 
+    ``lines`` of vLLM come between the two, vLLM's own defaults below both.
     Raises :class:`ConfigError`; what a flag caused is named by the flag.
     """
     config_file = flags.get("command.config_file")
     data: dict[str, Any] = {}
     if config_file is not None:
         data = read_mapping(Path(config_file), "--config")
+    if lines is not None:
+        flags = _over_lines(flags, lines)
     flags = _pools_from_flags(flags, data)
     needed = ("model",) if _pools_name_xpus(data) else ("model", "xpu")
     missing = [name for name in needed if name not in data and name not in flags]
+    if missing == ["xpu"] and lines is not None:
+        raise ConfigError(
+            "--xpu missing: a command line of vLLM does not say which accelerator it runs on; name "
+            "it, as in --xpu h100-sxm (the command 'xpus' lists them)"
+        )
     if missing:
         raise ConfigError(
             f"{' and '.join(f'--{name}' for name in missing)} missing: name a model and an "
@@ -36,10 +57,19 @@ def build_config(flags: Mapping[str, Any]) -> SimulatorConfig:
             "list them)"
         )
     put_flags(data, flags)
+    if lines is not None:
+        lines.fill_in(data)
     try:
         return SimulatorConfig.from_dict(data, source=config_file or "")
     except ConfigError as error:
         raise ConfigError(name_flags(str(error), flags, config_file)) from None
+
+
+def _over_lines(flags: Mapping[str, Any], lines: Translation) -> dict[str, Any]:
+    """Flags of ours, and under them what the lines of vLLM say."""
+    taken = lines.keep_beside(flags)
+    spellings = {place: flag for place, flag in lines.spellings.items() if place in taken}
+    return {**taken, **flags, SPELLINGS: {**spellings, **flags.get(SPELLINGS, {})}}
 
 
 def put_flags(data: dict[str, Any], flags: Mapping[str, Any]) -> None:

@@ -273,6 +273,15 @@ _RESULTS = Group(
     ),
 )
 
+_VLLM = Group(
+    "vLLM's words (docs/guides/from_vllm.md); other flags override them",
+    "command",
+    (
+        Flag("--from-vllm", str, "'LINE'", "a command line of vllm serve"),
+        Flag("--from-vllm-bench", str, "'LINE'", "a command line of vllm bench serve"),
+    ),
+)
+
 _GENERAL = Group(
     "general",
     "command",
@@ -285,6 +294,7 @@ _GENERAL = Group(
 
 GROUPS = (
     WHAT_RUNS,
+    _VLLM,
     DISAGGREGATION,
     ENGINE,
     FLEET,

@@ -90,11 +90,23 @@ def _what_ran(result: SimulationResult, summary: Mapping[str, Any]) -> list[tupl
         *_performance(setup.pools),
         ("load", setup.workload_description),
         ("requests", _request_counts(summary)),
+        *_from_vllm(setup.provenance.get("from_vllm", {})),
     ]
     window = f"{measurement['window_start_s']:,.3f} s to {measurement['window_end_s']:,.3f} s"
     if summary["completed"]:
         window += f", the last {measurement['drain_s']:,.3f} s without new arrivals"
     rows.append(("measured", window))
+    return rows
+
+
+def _from_vllm(lines: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What became of the flags of vLLM's command lines."""
+    rows = []
+    if lines.get("ignored"):
+        rows.append(("ignored", f"{', '.join(lines['ignored'])}: without effect on times"))
+    if lines.get("defaults"):
+        filled = (f"{place.split('.', 1)[1]} {value}" for place, value in lines["defaults"].items())
+        rows.append((f"vLLM {lines['vllm_version']}", f"its defaults: {', '.join(filled)}"))
     return rows
 
 

@@ -1,0 +1,231 @@
+"""Flags of ``vllm serve`` that leave the times of text requests as they are."""
+
+from __future__ import annotations
+
+IGNORED = {
+    "where it listens and what its interface offers": """
+--[no-]enable-server-load-tracking
+--default-chat-template-kwargs V
+--config V
+--grpc
+--chat-template V
+--chat-template-content-format V
+--[no-]trust-request-chat-template
+--[no-]trust-request-mm-kwargs
+--response-role V
+--[no-]return-tokens-as-token-ids
+--[no-]enable-auto-tool-choice
+--[no-]exclude-tools-when-tool-choice-none
+--tool-call-parser V
+--tool-parser-plugin V
+--tool-strict-level V
+--tool-server V
+--[no-]enable-prompt-tokens-details
+--[no-]enable-force-include-usage
+--sse-keep-alive-interval V
+--[no-]enable-tokenizer-info-endpoint
+--[no-]cohere-is-reasoning-model
+--cohere-format V
+--anthropic-disabled-thinking-effort V
+--[no-]tokens-only
+--[no-]enable-scale-out
+--fingerprint-mode V
+--fingerprint-value V
+--host V
+--port V
+--grpc-port V
+--uds V
+--[no-]allow-credentials
+--allowed-origins V
+--allowed-methods V
+--allowed-headers V
+--api-key V...
+--ssl-keyfile V
+--ssl-certfile V
+--ssl-ca-certs V
+--[no-]enable-ssl-refresh
+--ssl-cert-reqs V
+--ssl-ciphers V
+--root-path V
+--middleware V
+--[no-]enable-request-id-headers
+--[no-]disable-fastapi-docs
+--h11-max-incomplete-event-size V
+--h11-max-header-count V
+--[no-]enable-offline-docs
+--[no-]enable-flash-late-interaction
+--max-logprobs V
+--logprobs-mode V
+--[no-]disable-cascade-attn
+--[no-]enable-prompt-embeds
+--served-model-name V...
+--io-processor-plugin V
+--reasoning-parser V
+--reasoning-parser-plugin V
+--prefix-caching-hash-algo V
+--structured-outputs-config V
+""",
+    "how the model is found and loaded": """
+--[no-]enable-ep-weight-filter
+--tokenizer V
+--tokenizer-mode V
+--[no-]trust-remote-code
+--seed V
+--revision V
+--code-revision V
+--tokenizer-revision V
+--[no-]allow-deprecated-quantization
+--[no-]skip-tokenizer-init
+--config-format V
+--hf-token [V]
+--load-format V
+--download-dir V
+--safetensors-load-strategy V
+--safetensors-prefetch-num-threads V
+--safetensors-prefetch-block-size V
+--model-loader-extra-config V
+--ignore-patterns V...
+--[no-]use-tqdm-on-load
+--pt-load-map-location V
+""",
+    "where processes run": """
+--fault-tolerance-config V
+--[no-]enable-fault-tolerance
+--[no-]enable-nccl-comm-suspend
+--[no-]sleep-mode-offload-cudagraph
+--headless
+--api-server-count -asc V
+--data-parallel-supervisor-port V
+--dp-supervisor-probe-interval-s V
+--dp-supervisor-probe-timeout-s V
+--dp-supervisor-probe-failure-threshold V
+--[no-]enable-sleep-mode
+--sleep-preserve-parameter-names V...
+--[no-]enable-cumem-allocator
+--renderer-num-workers V
+--distributed-executor-backend V
+--master-addr V
+--master-port V
+--node-rank -r V
+--distributed-timeout-seconds V
+--cpu-distributed-timeout-seconds V
+--[no-]numa-bind
+--numa-bind-nodes V...
+--numa-bind-cpus V...
+--device-ids V
+--data-parallel-start-rank -dpr V
+--data-parallel-size-local -dpl V
+--data-parallel-address -dpa V
+--data-parallel-rpc-port -dpp V
+--data-parallel-backend -dpb V
+--[no-]enable-shm-tensor-arena
+--[no-]disable-nccl-for-dp-synchronization
+--max-parallel-loading-workers V
+--[no-]ray-workers-use-nsight
+--worker-extension-cls V
+--shutdown-timeout V
+""",
+    "parts of what is refused when it is turned on (offloading, LoRA, experts, other caches)": """
+--cp-kv-cache-interleave-size V
+--dcp-kv-cache-interleave-size V
+--dcp-comm-backend V
+--mamba-backend V
+--mamba-ssu-algorithm V
+--[no-]enable-mamba-cache-stochastic-rounding
+--mamba-cache-philox-rounds V
+--[no-]dcp-q-replicate
+--elastic-ep-max-dp-size V
+--dbo-decode-token-threshold V
+--dbo-prefill-token-threshold V
+--eplb-config V
+--mamba-cache-dtype V
+--mamba-ssm-cache-dtype V
+--mamba-block-size V
+--mamba-cache-mode V
+--[no-]enable-mamba-shared-prefix-checkpoint
+--replayssm-buffer-len V
+--[no-]use-replayssm
+--kv-offloading-backend V
+--offload-backend V
+--cpu-offload-params V...
+--offload-num-in-group V
+--offload-prefetch-step V
+--offload-params V...
+--max-loras V
+--max-lora-rank V
+--lora-dtype V
+--[no-]enable-tower-connector-lora
+--max-cpu-loras V
+--[no-]fully-sharded-loras
+--lora-target-modules V...
+--[no-]specialize-active-lora
+--[no-]enable-mixed-moe-lora-format
+--[no-]enable-moe-shared-loras
+--max-lora-cls-labels V
+--kv-events-config V
+--ec-manager-config V
+--reasoning-config V
+--weight-transfer-config V
+""",
+    "images, sound and video, which text requests lack": """
+--allowed-local-media-path V
+--allowed-media-domains V...
+--[no-]enable-mm-embeds
+--media-io-kwargs V
+--mm-processor-kwargs V
+--mm-processor-cache-gb V
+--mm-processor-cache-type V
+--mm-hasher-algorithm V
+--mm-shm-cache-max-object-size-mb V
+--mm-encoder-tp-mode V
+--mm-encoder-attn-backend V
+--mm-encoder-attn-dtype V
+--mm-encoder-fp8-scale-path V
+--mm-encoder-fp8-scale-save-path V
+--mm-encoder-fp8-scale-save-margin V
+--[no-]interleave-mm-strings
+--video-pruning-rate V
+--video-pruning-method V
+--mm-tensor-ipc V
+--mm-processor-device V
+--[no-]mm-device-do-normalize
+--[no-]disable-chunked-mm-input
+""",
+    "logging, metrics, tracing": """
+--max-log-len V
+--[no-]enable-per-request-metrics
+--[no-]enable-log-outputs
+--[no-]enable-log-deltas
+--[no-]log-error-stack
+--uvicorn-log-level V
+--[no-]disable-uvicorn-access-log
+--disable-access-log-for-endpoints V
+--logging-config V
+--log-level V
+--log-config-file V
+--show-hidden-metrics-for-version V
+--otlp-traces-endpoint V
+--collect-detailed-traces V...
+--per-request-spec-decode-metrics V
+--[no-]kv-cache-metrics
+--kv-cache-metrics-sample V
+--custom-histogram-buckets V
+--[no-]cudagraph-metrics
+--[no-]enable-layerwise-nvtx-tracing
+--[no-]enable-mfu-metrics
+--[no-]enable-logging-iteration-details
+--jit-monitor-mode V
+--[no-]jit-monitor-verbose
+--profiler-config V
+--disable-log-stats
+--aggregate-engine-logging
+--[no-]fail-on-environ-validation
+--[no-]enable-log-requests
+""",
+    "retired: of older versions, without a meaning in V1, but still in lines that people keep": """
+--disable-log-requests
+--swap-space REAL
+--use-v2-block-manager
+""",
+}
+"""What they are about → which ones."""
