@@ -158,8 +158,8 @@ def build_simulation(
         block_ids=block_ids,
         transfer=transfer,
         fleet=fleet_settings(config.fleet),
-        request_latency_ns=round(front_end.request_latency_ms * NS_PER_MS),
-        response_latency_ns=round(front_end.response_latency_ms * NS_PER_MS),
+        request_latency_ns=front_end.request_latency_ns,
+        response_latency_ns=front_end.response_latency_ns,
         record_steps=record_steps,
         record_decisions=record_decisions,
     )

@@ -30,7 +30,7 @@ from llm_inference_simulator.metrics import (
 )
 
 if TYPE_CHECKING:
-    from llm_inference_simulator._core import EngineStats
+    from llm_inference_simulator._core import CostModel, EngineStats
     from llm_inference_simulator.decisions import DecisionLog
 
 SCHEMA_VERSION = 1
@@ -120,6 +120,8 @@ class Setup:
     max_concurrency: int | None
     request_rate: float | None = None
     """Requests per second, infinity where all arrive at once; None: times of a trace."""
+    response_latency_ns: int = 0
+    """From the end of a step to the client."""
     config_is_complete: bool = True
     """False where a workload or a performance model was passed beside the configuration."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -149,7 +151,8 @@ class SimulationResult:
     ``requests`` is a dict of numpy columns, one entry per request in the order of the workload:
     those of docs/spec.md, section 11, and ``ttft_ns``, ``tpot_ns`` (float64), ``e2el_ns`` and
     ``queueing_ns``; -1 where undefined. ``steps`` is the same per engine step, or None where steps
-    were not recorded. ``complete`` is False after an interruption.
+    were not recorded. ``complete`` is False after an interruption. ``cost_models`` are what priced
+    the steps: of each pool one for each stage of its pipeline.
     """
 
     def __init__(
@@ -165,8 +168,10 @@ class SimulationResult:
         complete: bool = True,
         steps: Mapping[str, NDArray[Any]] | None = None,
         decisions: DecisionLog | None = None,
+        cost_models: Sequence[Sequence[CostModel]] = (),
     ) -> None:
         self.setup = setup
+        self.cost_models = tuple(tuple(stages) for stages in cost_models)
         self.requests: dict[str, NDArray[Any]] = {
             **columns,
             **metrics.derive_latencies(columns),
@@ -486,9 +491,14 @@ class SimulationResult:
         """``requests`` as a ``polars.DataFrame``; :class:`ConfigError` without polars."""
         return tables.to_polars(self.requests)
 
-    def write_json(self, path: str | Path, *, detailed: bool = False) -> None:
-        """Write :meth:`summary` as strict JSON; ``detailed`` adds :meth:`detailed`."""
-        data = self.summary() | (self.detailed() if detailed else {})
+    def write_json(
+        self, path: str | Path, *, detailed: bool = False, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write :meth:`summary` as strict JSON; ``detailed`` adds :meth:`detailed`.
+
+        ``extra`` holds further keys that go in beside them.
+        """
+        data = self.summary() | (self.detailed() if detailed else {}) | dict(extra or {})
         with atomic_text(Path(path)) as file:
             json.dump(strict_json(data), file, indent=None if detailed else 2, allow_nan=False)
             file.write("\n")

@@ -170,11 +170,16 @@ def _prepare(
     if workload is None:
         workload = build_workload(config.workload, config.seed)
     _require_counted_requests(workload, config.measurement.warm_up)
+    # One front end serves all pools: that of the first calibration which knows one.
+    front_end = resolve_front_end(
+        config.front_end, next((pool.front_end for pool in pools if pool.front_end), None)
+    )
     setup = _setup(
         config=config,
         model=model,
         pools=pools,
         workload=workload,
+        front_end=front_end,
         request_rate=request_rate,
         config_is_complete=config_is_complete,
         provenance=provenance,
@@ -184,10 +189,7 @@ def _prepare(
         setup,
         pools,
         workload,
-        # One front end serves all pools: that of the first calibration which knows one.
-        resolve_front_end(
-            config.front_end, next((pool.front_end for pool in pools if pool.front_end), None)
-        ),
+        front_end,
         transfer_settings(config, model.num_layers, sizes),
     )
 
@@ -215,6 +217,7 @@ def _collect(
         complete=complete,
         steps=simulation.step_columns() if record_steps else None,
         decisions=_decision_log(run, simulation) if record_decisions else None,
+        cost_models=[pool.core.cost_models for pool in run.pools],
     )
 
 
@@ -295,6 +298,7 @@ def _setup(
     model: ModelSpec,
     pools: tuple[ResolvedPool, ...],
     workload: Workload,
+    front_end: FrontEndLatency,
     request_rate: float | None,
     config_is_complete: bool,
     provenance: Mapping[str, Any],
@@ -310,6 +314,7 @@ def _setup(
         workload_description=workload.description,
         max_concurrency=workload.max_concurrency,
         request_rate=request_rate,
+        response_latency_ns=front_end.response_latency_ns,
         config_is_complete=config_is_complete,
         provenance=provenance,
         warnings=(

@@ -33,6 +33,7 @@ LAYERS = [
     {"results", "progress_bar"},
     {"pools"},
     {"simulation"},
+    {"report"},
     {"validation", "calibrators"},
     {"cli", "vllm_words"},
 ]

@@ -113,6 +113,16 @@ class FrontEndLatency(Section):
     request_latency_ms: Milliseconds
     response_latency_ms: Milliseconds = 0.0
 
+    @property
+    def request_latency_ns(self) -> int:
+        """The part before the engine, as the core takes it."""
+        return round(self.request_latency_ms * 1e6)
+
+    @property
+    def response_latency_ns(self) -> int:
+        """The part after the end of a step, as the core takes it."""
+        return round(self.response_latency_ms * 1e6)
+
 
 class DataSource(Section):
     """A file of measurements and its SHA-256."""

@@ -23,7 +23,7 @@ from llm_inference_simulator.errors import (
 )
 
 PROGRAM = "llm-inference-simulator"
-COMMANDS = ("run", "models", "xpus", "calibrate", "validate")
+COMMANDS = ("run", "models", "xpus", "calibrate", "validate", "report")
 EXIT_INTERNAL = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -97,12 +97,14 @@ def _other_command(command: str, words: list[str]) -> int:
     from llm_inference_simulator.cli.arguments import Parser
     from llm_inference_simulator.cli.calibrate import add_calibrate_parser
     from llm_inference_simulator.cli.catalog import add_models_parser, add_xpus_parser
+    from llm_inference_simulator.cli.report import add_report_parser
 
     subparsers = Parser(prog=PROGRAM).add_subparsers(parser_class=Parser)
     add: dict[str, Callable[[Any], Any]] = {
         "models": add_models_parser,
         "xpus": add_xpus_parser,
         "calibrate": add_calibrate_parser,
+        "report": add_report_parser,
     }
     add[command](subparsers)
     parser: Parser = subparsers.choices[command]

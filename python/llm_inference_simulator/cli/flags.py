@@ -22,7 +22,7 @@ class Flag:
     field: str | None = None
     section: str | None = None
     action: str | type[argparse.Action] = StoreOnce
-    nargs: str | None = None
+    nargs: str | int | None = None
 
     def add_to(self, group: argparse._ArgumentGroup, section: str) -> None:
         """Add the flag; one that is not given leaves no trace."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,10 +12,21 @@ from typing import TYPE_CHECKING, Any
 from llm_inference_simulator.cli.fail_on import parse_conditions
 from llm_inference_simulator.cli.run_config import build_config, read_vllm_lines
 from llm_inference_simulator.cli.streams import drop_stdout
+from llm_inference_simulator.cli.timeline_scope import timeline_scope
 from llm_inference_simulator.decisions import decision_paths
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import check_writable, is_stream, real_path
 from llm_inference_simulator.metrics import percentile_name
+from llm_inference_simulator.progress_bar import task_bar
+from llm_inference_simulator.report.page import require_jinja
+from llm_inference_simulator.report.saved import DIGEST_KEY
+from llm_inference_simulator.report.timeline import (
+    MANY_EVENTS,
+    check_timeline_path,
+    count_events,
+    write_timeline,
+)
+from llm_inference_simulator.results import strict_json
 from llm_inference_simulator.simulation import SimulationInterrupted, simulate
 from llm_inference_simulator.tables import check_table_path
 
@@ -29,7 +41,11 @@ _OUTPUTS = {
     "command.requests_output": "--requests-output",
     "command.steps_output": "--steps-output",
     "command.decisions_output": "--decisions-output",
+    "command.report": "--report",
+    "command.timeline": "--timeline",
 }
+_NEED_STEPS = ("steps_output", "save_digest", "report", "timeline")
+"""Flags of ``command`` that show what steps did."""
 _INPUTS = {
     "command.config_file": "--config",
     "workload.trace": "--trace",
@@ -55,7 +71,7 @@ def run(flags: Mapping[str, Any]) -> int:
         result = simulate(
             config,
             progress=not (quiet or flags.get("command.no_progress", False)),
-            record_steps="command.steps_output" in flags,
+            record_steps=any(flags.get(f"command.{name}") for name in _NEED_STEPS),
             record_decisions="command.decisions_output" in flags,
             provenance=None if lines is None else {"from_vllm": lines.provenance()},
         )
@@ -79,8 +95,13 @@ def run(flags: Mapping[str, Any]) -> int:
 
 def check_outputs(flags: Mapping[str, Any], n_engines: int) -> None:
     """Refuse outputs that could not be written, or would overwrite one another or an input."""
-    if flags.get("command.save_detailed") and "command.output" not in flags:
-        raise ConfigError("--save-detailed needs --output: it adds arrays to that file")
+    for name, what in (("save_detailed", "arrays"), ("save_digest", "a digest of the run")):
+        if flags.get(f"command.{name}") and "command.output" not in flags:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} needs --output: it adds {what} to that file")
+    if "command.report" in flags:
+        require_jinja()
+    timeline_scope(flags)
     taken: dict[Path, str] = {}
     for place, flag in _INPUTS.items():
         value = flags.get(place)
@@ -97,6 +118,8 @@ def check_outputs(flags: Mapping[str, Any], n_engines: int) -> None:
                 raise ConfigError(f"{other} and {flag} name the same file {path}: give two names")
             if place in ("command.requests_output", "command.steps_output"):
                 check_table_path(path, flag)
+            elif place == "command.timeline":
+                check_timeline_path(path, flag)
             check_writable(path, flag)
 
 
@@ -121,13 +144,47 @@ def write_outputs(
     """
     written = [] if written is None else written
     detailed = flags.get("command.save_detailed", False)
+    digest: dict[str, Any] = {}
+    if flags.get("command.save_digest") or "command.report" in flags:
+        from llm_inference_simulator.report.digest import make_digest
+
+        digest = {DIGEST_KEY: make_digest(result)}
     _write(
-        "command.output", flags, lambda path: result.write_json(path, detailed=detailed), written
+        "command.output",
+        flags,
+        lambda path: result.write_json(path, detailed=detailed, extra=digest),
+        written,
     )
     _write("command.requests_output", flags, result.write_requests, written)
     _write("command.steps_output", flags, result.write_steps, written)
     _write("command.decisions_output", flags, result.write_decisions, written)
+    _write("command.report", flags, lambda path: _write_page(result, digest, path), written)
+    _write("command.timeline", flags, lambda path: _write_trace(result, flags, path), written)
     return written
+
+
+def _write_page(result: SimulationResult, digest: Mapping[str, Any], path: Path) -> None:
+    from llm_inference_simulator.report.result_page import write_report
+    from llm_inference_simulator.report.saved import SavedResult
+
+    data = strict_json({**result.summary(), **digest})
+    write_report(path, [("run", SavedResult.from_summary(data, source="the run"))])
+
+
+def _write_trace(result: SimulationResult, flags: Mapping[str, Any], path: Path) -> None:
+    scope = timeline_scope(flags)
+    quiet = flags.get("command.quiet", False)
+    events = count_events(result, scope)
+    if events > MANY_EVENTS and not quiet:
+        print(
+            f"--timeline {path}: about {events:,} events, which viewers open slowly; narrow it "
+            "with --timeline-window and --timeline-requests",
+            file=sys.stderr,
+        )
+    hidden = quiet or flags.get("command.no_progress", False)
+    bar = contextlib.nullcontext() if hidden else task_bar(events, "writing the timeline")
+    with bar as move:
+        write_timeline(result, path, scope, move)
 
 
 def _write(
@@ -184,6 +241,8 @@ def _say_interrupted(
         for place, flag in _OUTPUTS.items()
         if place in flags and flags[place] not in written
     ]
+    if flags.get("command.save_digest") and not detailed:
+        left_out.insert(0, "the digest of --save-digest")
     if flags.get("command.save_detailed") and not detailed:
         left_out.insert(0, "the arrays of --save-detailed")
     kept = f"; wrote {', '.join(written)}{mark}" if written else ""

@@ -26,6 +26,7 @@ commands (without one: run)
   xpus       list the accelerators of the catalogue, or show one
   calibrate  make a calibration file from measurements
   validate   predict measured runs and print how far off that is
+  report     make a page of saved results
 
 example
   llm-inference-simulator --model llama-7b --xpu gb10 --arrival-rate 5"""
@@ -238,6 +239,27 @@ _RESULTS = Group(
     (
         Flag("--output", str, "FILE.json", "result, with the keys of vllm bench serve"),
         Switch("--save-detailed", "with per-request arrays in --output"),
+        Switch("--save-digest", "with what a page's charts need in --output; --report adds it too"),
+        Flag("--report", str, "FILE.html", "the run as one page for a browser, without network"),
+        Flag(
+            "--timeline",
+            str,
+            "FILE",
+            "trace for Perfetto and chrome://tracing: .json or .json.gz",
+        ),
+        Flag(
+            "--timeline-window",
+            real,
+            "SECONDS",
+            "first and last second of the timeline (default: the whole run)",
+            nargs=2,
+        ),
+        Flag(
+            "--timeline-requests",
+            str,
+            "ROWS",
+            "its requests: 3,10-20 by number, or slowest:50 (default: all)",
+        ),
         Flag("--requests-output", str, "FILE", "one row per request: .parquet or .csv"),
         Flag("--steps-output", str, "FILE", "one row per engine step: .parquet or .csv"),
         Flag(

@@ -345,7 +345,7 @@ impl PySimulation {
         columns.set_item("engine", wide(py, &rows.engine))?;
         columns.set_item("start_ns", signed(py, rows.start_ns.iter().copied()))?;
         columns.set_item("end_ns", signed(py, rows.end_ns.iter().copied()))?;
-        let sums: [(&str, Sum); 7] = [
+        let sums: [(&str, Sum); 10] = [
             ("prefill_seqs", |shape| shape.prefill_seqs),
             ("prefill_tokens", |shape| shape.prefill_tokens),
             ("prefill_attention_pairs", |shape| shape.prefill_attention_pairs),
@@ -353,6 +353,9 @@ impl PySimulation {
             ("decode_seqs", |shape| shape.decode_seqs),
             ("decode_context_tokens", |shape| shape.decode_context_tokens),
             ("sampled_seqs", |shape| shape.sampled_seqs),
+            ("prefill_window_pairs", |shape| shape.prefill_window_pairs),
+            ("prefill_window_tokens", |shape| shape.prefill_window_tokens),
+            ("decode_window_tokens", |shape| shape.decode_window_tokens),
         ];
         for (name, sum) in sums {
             columns.set_item(name, signed(py, rows.shape.iter().map(sum)))?;
