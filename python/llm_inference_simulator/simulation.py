@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
-from llm_inference_simulator.catalog import load_model
 from llm_inference_simulator.config import FleetConfig, SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog, DecisionPool
 from llm_inference_simulator.disaggregated_cluster import transfer_settings
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
-from llm_inference_simulator.pools import ResolvedPool, resolve_pools
+from llm_inference_simulator.pools import ResolvedPool
 from llm_inference_simulator.results import Setup, SimulationResult
-from llm_inference_simulator.workload import build_workload
+from llm_inference_simulator.shared_inputs import SharedInputs
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import Progress, Simulation
@@ -77,6 +76,7 @@ def simulate(
     progress: bool | ProgressCallback = False,
     record_steps: bool = False,
     record_decisions: bool = False,
+    inputs: SharedInputs | None = None,
 ) -> SimulationResult:
     """Simulate ``config`` and return its result.
 
@@ -86,7 +86,8 @@ def simulate(
     disaggregated cluster of a prefill engine on arrival and of a decode engine at the hand-over.
     ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about 20
     times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
-    decision of every scheduler (slow: requests are walked one by one).
+    decision of every scheduler (slow: requests are walked one by one). ``inputs`` keeps what other
+    simulations need too (:func:`~llm_inference_simulator.simulate_many` passes it).
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
@@ -106,7 +107,13 @@ def simulate(
             "--decisions-output: recorded decisions know no stages of a pipeline; leave it or "
             "pipeline_parallel_size (-pp) out"
         )
-    run = _prepare(config, workload, performance_model, is_complete=router is None)
+    run = _prepare(
+        config,
+        workload,
+        performance_model,
+        inputs or SharedInputs(),
+        is_complete=router is None,
+    )
     simulation = build_simulation(
         config,
         [pool.core for pool in run.pools],
@@ -150,20 +157,22 @@ def _prepare(
     config: SimulatorConfig,
     workload: Workload | None,
     performance_model: BasePerformanceModel | None,
+    inputs: SharedInputs,
     *,
     is_complete: bool,
 ) -> _Run:
     """Capacity, prices and requests of a run, or the error that refuses it."""
-    model = load_model(config.model)
+    model = inputs.model(config.model)
     config_is_complete = is_complete and workload is None and performance_model is None
     request_rate = _request_rate(config, workload)
-    pools = resolve_pools(config, model, performance_model)
+    pools = inputs.pools(config, performance_model)
     if workload is None:
-        workload = build_workload(config.workload, config.seed)
+        workload = inputs.workload(config.workload, config.seed)
     _require_counted_requests(workload, config.measurement.warm_up)
     setup = _setup(
         config=config,
         model=model,
+        parameter_count=inputs.parameter_count(config.model),
         pools=pools,
         workload=workload,
         request_rate=request_rate,
@@ -283,6 +292,7 @@ def _setup(
     *,
     config: SimulatorConfig,
     model: ModelSpec,
+    parameter_count: int,
     pools: tuple[ResolvedPool, ...],
     workload: Workload,
     request_rate: float | None,
@@ -294,7 +304,7 @@ def _setup(
         config=config,
         version=__version__,
         model_name=model.name,
-        parameter_count=model.parameter_count,
+        parameter_count=parameter_count,
         pools=tuple(pool.setup for pool in pools),
         workload_description=workload.description,
         max_concurrency=workload.max_concurrency,

@@ -32,7 +32,9 @@ LAYERS = [
     {"class_results"},
     {"results", "progress_bar"},
     {"pools"},
+    {"shared_inputs"},
     {"simulation"},
+    {"many"},
     {"validation", "calibrators"},
     {"cli"},
 ]
