@@ -35,6 +35,7 @@ LAYERS = [
     {"shared_inputs"},
     {"simulation"},
     {"many"},
+    {"sweep"},
     {"validation", "calibrators"},
     {"cli"},
 ]
