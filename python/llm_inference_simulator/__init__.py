@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SimulatorError,
         WorkloadError,
     )
+    from llm_inference_simulator.many import ManyInterrupted, Outcome, simulate_many
     from llm_inference_simulator.results import SimulationResult
     from llm_inference_simulator.simulation import SimulationInterrupted, simulate
     from llm_inference_simulator.workload import Workload
@@ -29,6 +30,8 @@ __all__ = [
     "CalibrationError",
     "CapacityError",
     "ConfigError",
+    "ManyInterrupted",
+    "Outcome",
     "SimulationError",
     "SimulationInterrupted",
     "SimulationResult",
@@ -38,16 +41,20 @@ __all__ = [
     "WorkloadError",
     "__version__",
     "simulate",
+    "simulate_many",
 ]
 
 # Imported on first use: the command line's --help needs none of them, nor numpy or pydantic.
 _HOMES = {
     "__version__": "_core",
+    "ManyInterrupted": "many",
+    "Outcome": "many",
     "SimulationInterrupted": "simulation",
     "SimulationResult": "results",
     "SimulatorConfig": "config",
     "Workload": "workload",
     "simulate": "simulation",
+    "simulate_many": "many",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

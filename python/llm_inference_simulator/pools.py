@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from llm_inference_simulator.config import EngineConfig, PoolConfig, SimulatorConfig
     from llm_inference_simulator.performance_models import BasePerformanceModel
 
+    ModelFactory = Callable[..., BasePerformanceModel]
+    """With the parameters of ``performance_models.create_performance_model``."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPool:
@@ -34,28 +38,34 @@ class ResolvedPool:
 
 
 def resolve_pools(
-    config: SimulatorConfig, model: ModelSpec, performance_model: BasePerformanceModel | None
+    config: SimulatorConfig,
+    model: ModelSpec,
+    performance_model: BasePerformanceModel | None,
+    create: ModelFactory | None = None,
 ) -> tuple[ResolvedPool, ...]:
     """Plan the memory and the prices of each pool.
 
-    ``performance_model`` replaces the one that the configuration names. Raises what
+    ``performance_model`` replaces the one that the configuration names; ``create`` stands in for
+    :func:`create_performance_model` where models are used again. Raises what
     :func:`plan_memory` and the performance models raise, with the pool's name where there are
     several, and :class:`ConfigError` where one performance model is given for several pools.
     """
     pools = config.cluster.named_pools
     if len(pools) == 1:
-        return (_resolve(config, pools[0], model, performance_model),)
+        return (_resolve(config, pools[0], model, performance_model, create),)
     if performance_model is not None:
         raise ConfigError(
             f"performance_model= prices one kind of engine, but the cluster has {len(pools)} "
             "pools: name a model for each in cluster.pools[].performance"
         )
-    return tuple(_resolve_named(config, pool, model) for pool in pools)
+    return tuple(_resolve_named(config, pool, model, create) for pool in pools)
 
 
-def _resolve_named(config: SimulatorConfig, pool: PoolConfig, model: ModelSpec) -> ResolvedPool:
+def _resolve_named(
+    config: SimulatorConfig, pool: PoolConfig, model: ModelSpec, create: ModelFactory | None
+) -> ResolvedPool:
     try:
-        resolved = _resolve(config, pool, model, None)
+        resolved = _resolve(config, pool, model, None, create)
     except (CapacityError, ConfigError) as error:
         raise type(error)(f"pool {pool.name}: {error}") from None
     warnings = tuple(f"pool {pool.name}: {warning}" for warning in resolved.warnings)
@@ -67,6 +77,7 @@ def _resolve(
     pool: PoolConfig,
     model: ModelSpec,
     performance_model: BasePerformanceModel | None,
+    create: ModelFactory | None,
 ) -> ResolvedPool:
     engine, xpu = config.engine_of(pool), load_xpu(config.xpu_of(pool))
     size = pool.tensor_parallel_size
@@ -80,7 +91,7 @@ def _resolve(
         pipeline_parallel_size=pool.pipeline_parallel_size,
     )
     if performance_model is None:
-        stages = _price_stages(config, pool, model, xpu, plan)
+        stages = _price_stages(config, pool, model, xpu, plan, create=create)
         performance_model = stages[0]
     else:
         if pool.pipeline_parallel_size > 1:
@@ -135,10 +146,15 @@ def _price_stages(
     model: ModelSpec,
     xpu: XpuSpec,
     plan: MemoryPlan,
+    *,
+    create: ModelFactory | None,
 ) -> tuple[BasePerformanceModel, ...]:
     """Build the configured performance model, one for each stage of an engine's pipeline."""
-    # Importing the models takes a while, and a capacity error needs none.
-    from llm_inference_simulator.performance_models import create_performance_model
+    if create is None:
+        # Importing the models takes a while, and a capacity error needs none.
+        from llm_inference_simulator.performance_models import create_performance_model
+
+        create = create_performance_model
 
     stages = (
         (None,)
@@ -146,7 +162,7 @@ def _price_stages(
         else pipeline_stages(model, pool.pipeline_parallel_size)
     )
     return tuple(
-        create_performance_model(
+        create(
             config.performance_of(pool),
             model,
             xpu,

@@ -58,3 +58,37 @@ def progress_bar(n_requests: int) -> Iterator[Callable[[Progress], None] | None]
             move(progress.answered, note)
 
         yield show
+
+
+@contextlib.contextmanager
+def configurations_bar(count: int) -> Iterator[Callable[[int, int], None] | None]:
+    """Show how many of ``count`` configurations are done and how long the rest will take.
+
+    Yields the callback for (done, all), or None where standard error is no terminal. What is done
+    at the first call (of a sweep that goes on) does not count towards the speed.
+    """
+    started = time.perf_counter()
+    with task_bar(count, "simulating") as move:
+        if move is None:
+            yield None
+            return
+        before: int | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal before
+            before = done - 1 if before is None else before
+            elapsed = max(time.perf_counter() - started, 1e-9)
+            left = (total - done) * elapsed / max(done - before, 1)
+            move(done, f"{done:,} of {total:,} configurations, {time_left(left)} left")
+
+        yield show
+
+
+def time_left(seconds: float) -> str:
+    """Seconds as "7 s", "3 min 5 s" or "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

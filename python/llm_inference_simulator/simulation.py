@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
-from llm_inference_simulator.catalog import load_model
 from llm_inference_simulator.config import FleetConfig, SimulatorConfig
 from llm_inference_simulator.decisions import DecisionLog, DecisionPool
 from llm_inference_simulator.disaggregated_cluster import transfer_settings
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
-from llm_inference_simulator.pools import ResolvedPool, resolve_pools
+from llm_inference_simulator.pools import ResolvedPool
 from llm_inference_simulator.results import Setup, SimulationResult
-from llm_inference_simulator.workload import build_workload
+from llm_inference_simulator.shared_inputs import SharedInputs
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import Progress, Simulation
@@ -78,6 +77,7 @@ def simulate(
     record_steps: bool = False,
     record_decisions: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    inputs: SharedInputs | None = None,
 ) -> SimulationResult:
     """Simulate ``config`` and return its result.
 
@@ -88,7 +88,8 @@ def simulate(
     ``progress=True`` shows a bar on a terminal; a callable gets the core's ``Progress`` about 20
     times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
     decision of every scheduler (slow: requests are walked one by one). ``provenance`` goes into the
-    result's as it is: where the configuration came from.
+    result's as it is: where the configuration came from. ``inputs`` keeps what other simulations
+    need too (:func:`~llm_inference_simulator.simulate_many` passes it).
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
@@ -112,6 +113,7 @@ def simulate(
         config,
         workload,
         performance_model,
+        inputs or SharedInputs(),
         is_complete=router is None,
         provenance=provenance or {},
     )
@@ -158,17 +160,18 @@ def _prepare(
     config: SimulatorConfig,
     workload: Workload | None,
     performance_model: BasePerformanceModel | None,
+    inputs: SharedInputs,
     *,
     is_complete: bool,
     provenance: Mapping[str, Any],
 ) -> _Run:
     """Capacity, prices and requests of a run, or the error that refuses it."""
-    model = load_model(config.model)
+    model = inputs.model(config.model)
     config_is_complete = is_complete and workload is None and performance_model is None
     request_rate = _request_rate(config, workload)
-    pools = resolve_pools(config, model, performance_model)
+    pools = inputs.pools(config, performance_model)
     if workload is None:
-        workload = build_workload(config.workload, config.seed)
+        workload = inputs.workload(config.workload, config.seed)
     _require_counted_requests(workload, config.measurement.warm_up)
     # One front end serves all pools: that of the first calibration which knows one.
     front_end = resolve_front_end(
@@ -177,6 +180,7 @@ def _prepare(
     setup = _setup(
         config=config,
         model=model,
+        parameter_count=inputs.parameter_count(config.model),
         pools=pools,
         workload=workload,
         front_end=front_end,
@@ -296,6 +300,7 @@ def _setup(
     *,
     config: SimulatorConfig,
     model: ModelSpec,
+    parameter_count: int,
     pools: tuple[ResolvedPool, ...],
     workload: Workload,
     front_end: FrontEndLatency,
@@ -309,7 +314,7 @@ def _setup(
         config=config,
         version=__version__,
         model_name=model.name,
-        parameter_count=model.parameter_count,
+        parameter_count=parameter_count,
         pools=tuple(pool.setup for pool in pools),
         workload_description=workload.description,
         max_concurrency=workload.max_concurrency,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def check_table_path(path: Path, flag: str) -> None:
         )
     if suffix == ".parquet":
         require("pyarrow", "parquet files")
+
+
+def is_installed(library: str) -> bool:
+    """Whether an optional library can be imported."""
+    return importlib.util.find_spec(library) is not None
 
 
 def require(library: str, purpose: str) -> Any:

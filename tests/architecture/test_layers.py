@@ -32,8 +32,11 @@ LAYERS = [
     {"class_results"},
     {"results", "progress_bar"},
     {"pools"},
+    {"shared_inputs"},
     {"simulation"},
     {"report"},
+    {"many"},
+    {"sweep"},
     {"validation", "calibrators"},
     {"cli", "vllm_words"},
 ]

@@ -23,7 +23,7 @@ from llm_inference_simulator.errors import (
 )
 
 PROGRAM = "llm-inference-simulator"
-COMMANDS = ("run", "models", "xpus", "calibrate", "validate", "report")
+COMMANDS = ("run", "sweep", "models", "xpus", "calibrate", "validate", "report")
 EXIT_INTERNAL = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -67,6 +67,8 @@ def _run_command(words: list[str]) -> int:
         )
     if command == "validate":
         return _validate(words[1:])
+    if command == "sweep":
+        return _sweep(words[1:])
     return _other_command(command, words[1:])
 
 
@@ -91,6 +93,15 @@ def _validate(words: list[str]) -> int:
     from llm_inference_simulator.cli.validate import run_validate
 
     return run_validate(flags)
+
+
+def _sweep(words: list[str]) -> int:
+    from llm_inference_simulator.cli.sweep_flags import build_sweep_parser
+
+    flags = vars(build_sweep_parser(PROGRAM).parse_all(words))
+    from llm_inference_simulator.cli.sweep import run_sweep_command
+
+    return run_sweep_command(flags)
 
 
 def _other_command(command: str, words: list[str]) -> int:

@@ -22,6 +22,7 @@ Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
 
 commands (without one: run)
   run        one simulation
+  sweep      many configurations, one table
   models     list the models of the catalogue, or show one
   xpus       list the accelerators of the catalogue, or show one
   calibrate  make a calibration file from measurements

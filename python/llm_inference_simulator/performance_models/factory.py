@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
 from llm_inference_simulator.calibration.shipped import (
@@ -18,6 +20,23 @@ from llm_inference_simulator.performance_models.op_table import OpTablePerforman
 from llm_inference_simulator.performance_models.roofline import RooflinePerformanceModel
 from llm_inference_simulator.performance_models.vllm_roofline import VLLMRooflineModel
 
+Calibration = CalibrationFile | KernelCalibration
+FindCalibration = Callable[[PerformanceModelConfig, XpuSpec], Calibration | None]
+
+PRICED_ENGINE_FIELDS = frozenset(
+    {
+        "dtype",
+        "quantization",
+        "kv_cache_dtype",
+        "max_num_batched_tokens",
+        "max_model_len",
+        "enable_expert_parallel",
+        "generation_config",
+    }
+)
+"""Engine settings that the prices of ``roofline`` and ``op_table`` depend on; the others are about
+scheduling. (What ``vllm_roofline`` warns of depends on more.)"""
+
 
 def create_performance_model(
     performance: PerformanceModelConfig,
@@ -29,17 +48,19 @@ def create_performance_model(
     max_model_len: int | None = None,
     engines: int = 1,
     stage: PipelineStage | None = None,
+    find_calibration: FindCalibration | None = None,
 ) -> BasePerformanceModel:
     """Build the performance model that ``performance`` names for a model on an accelerator.
 
     ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
     context); ``engines`` data-parallel engines share the experts under expert parallelism.
-    ``stage`` prices one stage of a pipeline, which ``vllm_roofline`` cannot. Raises
+    ``stage`` prices one stage of a pipeline, which ``vllm_roofline`` cannot. ``find_calibration``
+    stands in for :func:`find_calibration_of`, where the files have been read already. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
     xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
-    calibration = find_calibration_of(performance, xpu)
+    calibration = (find_calibration or find_calibration_of)(performance, xpu)
     kind = performance.performance_model
     if kind == "vllm_roofline" and isinstance(calibration, KernelCalibration):
         raise ConfigError(
@@ -89,9 +110,7 @@ def create_performance_model(
     )
 
 
-def find_calibration_of(
-    performance: PerformanceModelConfig, xpu: XpuSpec
-) -> CalibrationFile | KernelCalibration | None:
+def find_calibration_of(performance: PerformanceModelConfig, xpu: XpuSpec) -> Calibration | None:
     """Calibration that a run uses: the given one, else the accelerator's shipped one, if any."""
     if performance.calibration_data is not None:
         return open_calibration(performance.calibration_data)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -50,7 +52,10 @@ LENGTH_POOL_ROWS = 100_000
 """Requests sampled from a ServeGen folder where only its lengths are wanted."""
 
 
-def build_requests(config: RequestsConfig, seed: int) -> Workload:
+LoadTrace = Callable[[Path, str, TraceLimits], Trace]
+
+
+def build_requests(config: RequestsConfig, seed: int, load: LoadTrace = load_trace) -> Workload:
     """Make the requests of one kind; equal arguments give equal requests.
 
     - no trace: arrivals from ``request_rate``, ``rate_stages`` or ``rate_schedule`` (all at time 0
@@ -59,9 +64,11 @@ def build_requests(config: RequestsConfig, seed: int) -> Workload:
     - ``trace``: its times and lengths; with ``request_rate`` its lengths, in order, at generated
       times; a trace without times arrives at once.
 
-    Raises :class:`WorkloadError`; what was dropped, cut or estimated is in the ``warnings``.
+    ``load`` stands in for :func:`load_trace`, where traces have been read already. Raises
+    :class:`WorkloadError`; what was dropped, cut or estimated is in the ``warnings``.
     """
-    rows = _generated(config, seed) if config.trace is None else _from_trace(config, seed)
+    make = _generated if config.trace is None else _from_trace
+    rows = make(config, seed, load)
     if len(rows.arrival_ns) == 0:
         raise WorkloadError(_nothing_arrives(config))
     warnings = rows.warnings
@@ -123,7 +130,7 @@ class _Rows:
     warnings: tuple[str, ...] = ()
 
 
-def _generated(config: RequestsConfig, seed: int) -> _Rows:
+def _generated(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
     sessions = None
     if config.session_turns is None:
         arrivals, duration_ns = _arrivals(config, seed, config.num_prompts)
@@ -134,7 +141,7 @@ def _generated(config: RequestsConfig, seed: int) -> _Rows:
     repeated = repeated_prompts(config, seed, n)
     if config.lengths_from is not None:
         limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
-        pool = _load(config.lengths_from, config.trace_format, limits)
+        pool = load(resolve(config.lengths_from), config.trace_format, limits)
         warnings = pool.warnings
         pairs = stream(seed, Stream.LENGTH_PAIRS)
         prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
@@ -261,7 +268,7 @@ def _length_words(config: RequestsConfig, kind: str) -> str:
     return (f"{prefix}+" if prefix else "") + f"{length}" + (f"±{ratio:.0%}" if ratio else "")
 
 
-def _from_trace(config: RequestsConfig, seed: int) -> _Rows:
+def _from_trace(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
     assert config.trace is not None
     own_times = config.request_rate is None
     if not own_times and config.trace_speedup != 1.0:
@@ -271,13 +278,9 @@ def _from_trace(config: RequestsConfig, seed: int) -> _Rows:
         )
     limit_ns = _sped_limit_ns(config) if own_times else None
     limits = TraceLimits(seed=seed, limit_ns=limit_ns, limit_rows=config.num_prompts)
-    trace = _load(config.trace, config.trace_format, limits)
+    trace = load(resolve(config.trace), config.trace_format, limits)
     rows = _replayed(config, trace) if own_times else _retimed(config, seed, trace)
     return _clipped(config, rows)
-
-
-def _load(name: str, trace_format: str, limits: TraceLimits) -> Trace:
-    return load_trace(resolve(name), trace_format, limits)
 
 
 def _sped_limit_ns(config: RequestsConfig) -> int | None:

@@ -8,30 +8,37 @@ from dataclasses import replace
 import numpy as np
 
 from llm_inference_simulator.errors import WorkloadError
-from llm_inference_simulator.workload.build import DEFAULT_NUM_PROMPTS, build_requests
+from llm_inference_simulator.workload.build import (
+    DEFAULT_NUM_PROMPTS,
+    LoadTrace,
+    build_requests,
+)
 from llm_inference_simulator.workload.columns import MAX_REQUESTS, Int64Array, Workload
 from llm_inference_simulator.workload.identity import Segments
 from llm_inference_simulator.workload.streams import Stream
+from llm_inference_simulator.workload.traces import load_trace
 from llm_inference_simulator.workload_config import LOAD_FIELDS, WorkloadClass, WorkloadConfig
 
 
-def build_workload(config: WorkloadConfig, seed: int) -> Workload:
+def build_workload(config: WorkloadConfig, seed: int, load: LoadTrace = load_trace) -> Workload:
     """Make the requests that ``config`` asks for; equal arguments give equal requests.
 
     Classes are drawn independently, each as a workload of its own, and merged by arrival (of one
     nanosecond in the order of the classes). The first has the seed itself, so one class is the
-    workload that it describes. Raises :class:`WorkloadError`; what was dropped, cut or estimated is
-    in the ``warnings``.
+    workload that it describes. ``load`` stands in for :func:`load_trace`, where traces have been
+    read already. Raises :class:`WorkloadError`; what was dropped, cut or estimated is in the
+    ``warnings``.
     """
-    workload = _merged(config, seed) if config.classes else build_requests(config, seed)
+    make = _merged if config.classes else build_requests
+    workload = make(config, seed, load)
     return replace(workload, max_concurrency=config.max_concurrency)
 
 
-def _merged(config: WorkloadConfig, seed: int) -> Workload:
+def _merged(config: WorkloadConfig, seed: int, load: LoadTrace) -> Workload:
     parts = []
     for index, each in enumerate(_loads(config)):
         try:
-            parts.append(build_requests(each, _seed(seed, index)))
+            parts.append(build_requests(each, _seed(seed, index), load))
         except WorkloadError as error:
             raise WorkloadError(f"class {each.name}: {error}") from None
     if sum(map(len, parts)) > MAX_REQUESTS:
