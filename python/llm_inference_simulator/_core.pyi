@@ -163,6 +163,10 @@ class Progress:
     @property
     def answered(self) -> int: ...
     @property
+    def needs_requests(self) -> bool:
+        """Nothing more happens in a streamed run before it is fed."""
+
+    @property
     def steps(self) -> int: ...
 
 @final
@@ -277,6 +281,8 @@ class Simulation:
         record_steps: bool = False,
         record_decisions: bool = False,
         step_by_step: bool = False,
+        streaming: int | None = None,
+        common_blocks: int = 0,
     ) -> Simulation:
         """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
         An engine whose layers lie in several stages has a cost model for each.
@@ -289,10 +295,44 @@ class Simulation:
 
         ``transfer`` has the attributes of ``cluster.TransferSettings``; clusters of prefill and
         decode engines need it. ``fleet`` has those of ``cluster.FleetSettings``.
+
+        ``streaming``: requests are fed while the run goes on, and rows taken out; the number is the
+        warm-up in ns before which requests' token gaps are not counted. All requests begin with the
+        same ``common_blocks`` blocks.
         """
 
     def run_slice(self, max_events: int) -> Progress:
         """Process at most ``max_events`` events with the interpreter lock released."""
+
+    def feed(
+        self,
+        arrival_ns: NDArray[np.int64],
+        prompt_tokens: NDArray[np.int64],
+        output_tokens: NDArray[np.int64],
+        priority: NDArray[np.int64] | None = None,
+        *,
+        last: bool,
+    ) -> None:
+        """Append requests to a streamed run, none earlier than those before; ``last``: no others
+        will follow. :class:`WorkloadError` for columns that do not fit.
+        """
+
+    def ended_rows(self) -> int:
+        """Rows of a streamed run that are final and were not taken yet."""
+
+    def take_rows(self, count: int) -> dict[str, NDArray[Any]]:
+        """Take at most ``count`` final rows out of a streamed run, in the order of arrival: columns
+        as those of ``request_columns``.
+        """
+
+    def close_stream(self) -> None:
+        """End a streamed run here: requests without an answer are final too."""
+
+    def gap_histogram(self) -> tuple[NDArray[np.int64], int, int, int, int]:
+        """Gaps between tokens (ns) of the completed requests of a streamed run: (counts by bucket,
+        sum, sum of squares, least, most). Bucket 0 counts zeros, bucket i from 1 on the values from
+        2**((i - 1) // 512) * (1 + (i - 1) % 512 / 512) on. ValueError for other runs.
+        """
 
     def request_columns(self) -> dict[str, NDArray[Any]]:
         """The columns of docs/spec.md, section 11: int64, ``status`` uint8."""

@@ -12,6 +12,7 @@ use crate::ids::SlotId;
 use crate::recorder::{
     Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
 };
+use crate::rows::Rows;
 use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
@@ -90,7 +91,7 @@ pub(crate) struct Engine {
     /// Requests whose prompts the latest steps complete; None where that is not noted.
     handing: Option<Vec<Handing>>,
     coast: Coast,
-    step_ends: Vec<u64>,
+    step_ends: Rows<u64>,
     totals: StepTotals,
     counts: EngineCounts,
     hash: TraceHash,
@@ -150,7 +151,7 @@ impl Engine {
             lost_peak: 0,
             handing: None,
             coast: Coast::default(),
-            step_ends: Vec::new(),
+            step_ends: Rows::default(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
             hash: TraceHash::new(),
@@ -198,7 +199,7 @@ impl Engine {
 
     /// The engine dies: its cache, its queue and its steps in flight are gone.
     pub(crate) fn fail(&mut self, now: SimTime) -> Result<Vec<Lost>, SimError> {
-        let next = next_step(self.step_ends.len())?;
+        let next = next_step(self.step_ends.end())?;
         self.lost_peak = self.lost_peak.max(self.scheduler.kv().peak_used());
         self.spare.extend(self.in_flight.drain(..));
         self.device_free = now;
@@ -210,7 +211,7 @@ impl Engine {
 
     /// Give up a request.
     pub(crate) fn abort(&mut self, slot: SlotId) -> Result<Lost, SimError> {
-        let next = next_step(self.step_ends.len())?;
+        let next = next_step(self.step_ends.end())?;
         Ok(self.scheduler.abort(slot, next, &mut self.in_flight))
     }
 
@@ -225,7 +226,7 @@ impl Engine {
         now: SimTime,
         records: &mut Records,
     ) -> Result<Outcome, SimError> {
-        let step = next_step(self.step_ends.len())?;
+        let step = next_step(self.step_ends.end())?;
         let mut plan = self.spare.pop().unwrap_or_default();
         self.scheduler.schedule(now, step, &mut plan);
         self.record_decisions(&plan, now, records);
@@ -429,8 +430,13 @@ impl Engine {
     }
 
     /// End times of all steps.
-    pub(crate) fn step_ends(&self) -> &[u64] {
+    pub(crate) const fn step_ends(&self) -> &Rows<u64> {
         &self.step_ends
+    }
+
+    /// Forget the ends of steps before that one.
+    pub(crate) fn drop_steps_before(&mut self, step: u32) {
+        self.step_ends.drop_before(step);
     }
 
     /// Hash of all steps.

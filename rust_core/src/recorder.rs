@@ -1,7 +1,10 @@
 //! What a run leaves behind: request columns, step columns and token times.
 
+use std::collections::BTreeMap;
+
 use crate::cost::StepShape;
 use crate::error::SimError;
+use crate::rows::Rows;
 use crate::scheduler::{Row, Span};
 use crate::time::{SimDuration, SimTime};
 
@@ -29,46 +32,48 @@ pub const NEVER: i64 = -1;
 #[derive(Clone, Debug, Default)]
 pub struct RequestColumns {
     /// When the request was sent.
-    pub arrival_ns: Vec<i64>,
+    pub arrival_ns: Rows<i64>,
     /// When it was first scheduled.
-    pub admitted_ns: Vec<i64>,
+    pub admitted_ns: Rows<i64>,
     /// End of the step that gave its first token.
-    pub first_token_ns: Vec<i64>,
+    pub first_token_ns: Rows<i64>,
     /// End of the step that gave its last token.
-    pub finished_ns: Vec<i64>,
+    pub finished_ns: Rows<i64>,
     /// Tokens generated.
-    pub output_tokens: Vec<u32>,
+    pub output_tokens: Rows<u32>,
     /// Prompt tokens found in the prefix cache when it was first scheduled.
-    pub cached_tokens: Vec<u32>,
+    pub cached_tokens: Rows<u32>,
     /// Times it was preempted.
-    pub preemptions: Vec<u32>,
+    pub preemptions: Rows<u32>,
     /// Engine it was routed to, −1 if none.
-    pub engine: Vec<i32>,
+    pub engine: Rows<i32>,
     /// How it ended.
-    pub status: Vec<Status>,
+    pub status: Rows<Status>,
     /// First and last step of the last span of steps that gave it tokens.
-    span: Vec<(u32, u32)>,
+    pub(crate) span: Rows<(u32, u32)>,
     /// Earlier spans of requests that were interrupted, and their engines, in order of their ends.
     broken_spans: Vec<(u32, Span)>,
+    /// The same by request, where requests are forgotten when they have ended.
+    held_spans: Option<BTreeMap<u32, Vec<Span>>>,
     /// How requests went from prefill to decode engines, where there are such.
     pub handover: Option<HandoverColumns>,
     /// How often each request was lost with an engine and sent to another one, where that can be.
-    pub retries: Option<Vec<u32>>,
+    pub retries: Option<Rows<u32>>,
 }
 
 /// One value a request: how it went from a prefill to a decode engine.
 #[derive(Clone, Debug)]
 pub struct HandoverColumns {
     /// The prefill engine, −1 if none.
-    pub prefill_engine: Vec<i32>,
+    pub prefill_engine: Rows<i32>,
     /// When the decode engine had reserved blocks and the first bytes existed.
-    pub transfer_start_ns: Vec<i64>,
+    pub transfer_start_ns: Rows<i64>,
     /// When the decode engine had all keys and values.
-    pub transfer_end_ns: Vec<i64>,
+    pub transfer_end_ns: Rows<i64>,
     /// Tokens whose keys and values were sent.
-    pub transfer_tokens: Vec<u32>,
+    pub transfer_tokens: Rows<u32>,
     /// When the client sees the first token of the decode engine.
-    pub second_token_ns: Vec<i64>,
+    pub second_token_ns: Rows<i64>,
     /// From the end of a step to the client.
     response_latency_ns: i64,
 }
@@ -77,11 +82,11 @@ impl HandoverColumns {
     pub(crate) fn new(requests: usize, response_latency: SimDuration) -> Self {
         Self {
             response_latency_ns: response_latency.as_nanos().cast_signed(),
-            prefill_engine: vec![-1; requests],
-            transfer_start_ns: vec![NEVER; requests],
-            transfer_end_ns: vec![NEVER; requests],
-            transfer_tokens: vec![0; requests],
-            second_token_ns: vec![NEVER; requests],
+            prefill_engine: Rows::filled(-1, requests),
+            transfer_start_ns: Rows::filled(NEVER, requests),
+            transfer_end_ns: Rows::filled(NEVER, requests),
+            transfer_tokens: Rows::filled(0, requests),
+            second_token_ns: Rows::filled(NEVER, requests),
         }
     }
 }
@@ -89,59 +94,59 @@ impl HandoverColumns {
 impl RequestColumns {
     pub(crate) fn new(requests: usize) -> Self {
         Self {
-            arrival_ns: vec![NEVER; requests],
-            admitted_ns: vec![NEVER; requests],
-            first_token_ns: vec![NEVER; requests],
-            finished_ns: vec![NEVER; requests],
-            output_tokens: vec![0; requests],
-            cached_tokens: vec![0; requests],
-            preemptions: vec![0; requests],
-            engine: vec![-1; requests],
-            status: vec![Status::Unfinished; requests],
-            span: vec![(0, 0); requests],
+            arrival_ns: Rows::filled(NEVER, requests),
+            admitted_ns: Rows::filled(NEVER, requests),
+            first_token_ns: Rows::filled(NEVER, requests),
+            finished_ns: Rows::filled(NEVER, requests),
+            output_tokens: Rows::filled(0, requests),
+            cached_tokens: Rows::filled(0, requests),
+            preemptions: Rows::filled(0, requests),
+            engine: Rows::filled(-1, requests),
+            status: Rows::filled(Status::Unfinished, requests),
+            span: Rows::filled((0, 0), requests),
             broken_spans: Vec::new(),
+            held_spans: None,
             handover: None,
             retries: None,
         }
     }
 
     pub(crate) fn arrived(&mut self, request: u32, now: SimTime) {
-        self.arrival_ns[request as usize] = nanos(now);
+        self.arrival_ns[request] = nanos(now);
     }
 
     pub(crate) fn rejected(&mut self, request: u32, now: SimTime) {
-        self.finished_ns[request as usize] = nanos(now);
-        self.status[request as usize] = Status::Rejected;
+        self.finished_ns[request] = nanos(now);
+        self.status[request] = Status::Rejected;
     }
 
     pub(crate) fn routed(&mut self, request: u32, engine: u32) {
         // Clusters of 2^31 engines do not exist.
-        self.engine[request as usize] = i32::try_from(engine).unwrap_or(i32::MAX);
+        self.engine[request] = i32::try_from(engine).unwrap_or(i32::MAX);
     }
 
     pub(crate) fn admitted(&mut self, request: u32, cached: u32, now: SimTime) {
-        let admitted = &mut self.admitted_ns[request as usize];
+        let admitted = &mut self.admitted_ns[request];
         if *admitted == NEVER {
             *admitted = nanos(now);
-            self.cached_tokens[request as usize] = cached;
+            self.cached_tokens[request] = cached;
         }
     }
 
     pub(crate) fn preempted(&mut self, request: u32) {
-        self.preemptions[request as usize] += 1;
+        self.preemptions[request] += 1;
     }
 
     pub(crate) fn was_preempted(&self, request: u32) -> bool {
-        self.preemptions[request as usize] > 0
+        self.preemptions[request] > 0
     }
 
     pub(crate) fn first_token(&mut self, request: u32, now: SimTime) {
-        self.first_token_ns[request as usize] = nanos(now);
+        self.first_token_ns[request] = nanos(now);
     }
 
     /// A request ends without all its tokens.
     pub(crate) fn gave_up(&mut self, request: u32, status: Status, output: u32, now: SimTime) {
-        let request = request as usize;
         self.finished_ns[request] = nanos(now);
         self.output_tokens[request] = output;
         self.status[request] = status;
@@ -164,16 +169,69 @@ impl RequestColumns {
     /// The step that a decode engine admitted a request to ends then.
     pub(crate) fn second_token(&mut self, request: u32, end: SimTime) {
         if let Some(handover) = &mut self.handover {
-            handover.second_token_ns[request as usize] = nanos(end) + handover.response_latency_ns;
+            handover.second_token_ns[request] = nanos(end) + handover.response_latency_ns;
         }
     }
 
     pub(crate) fn span_broken(&mut self, engine: u32, span: Span) {
-        self.broken_spans.push((engine, span));
+        match &mut self.held_spans {
+            Some(held) => held.entry(span.request).or_default().push(span),
+            None => self.broken_spans.push((engine, span)),
+        }
+    }
+
+    /// Keep broken spans by request from now on, each of which has one engine.
+    pub(crate) fn hold_spans(&mut self) {
+        self.held_spans = Some(BTreeMap::new());
+    }
+
+    /// The broken spans of a request that has ended, in order of time.
+    pub(crate) fn take_broken_spans(&mut self, request: u32) -> Vec<Span> {
+        self.held_spans.as_mut().and_then(|held| held.remove(&request)).unwrap_or_default()
+    }
+
+    /// Make room for more requests.
+    pub(crate) fn extend(&mut self, requests: usize) {
+        let times = [
+            &mut self.arrival_ns,
+            &mut self.admitted_ns,
+            &mut self.first_token_ns,
+            &mut self.finished_ns,
+        ];
+        for column in times {
+            column.extend_with(NEVER, requests);
+        }
+        let counts = [&mut self.output_tokens, &mut self.cached_tokens, &mut self.preemptions];
+        for column in counts {
+            column.extend_with(0, requests);
+        }
+        self.engine.extend_with(-1, requests);
+        self.status.extend_with(Status::Unfinished, requests);
+        self.span.extend_with((0, 0), requests);
+    }
+
+    /// Forget the requests before that one, which have ended.
+    pub(crate) fn drop_before(&mut self, request: u32) {
+        let times = [
+            &mut self.arrival_ns,
+            &mut self.admitted_ns,
+            &mut self.first_token_ns,
+            &mut self.finished_ns,
+        ];
+        for column in times {
+            column.drop_before(request);
+        }
+        let counts = [&mut self.output_tokens, &mut self.cached_tokens, &mut self.preemptions];
+        for column in counts {
+            column.drop_before(request);
+        }
+        self.engine.drop_before(request);
+        self.status.drop_before(request);
+        self.span.drop_before(request);
     }
 
     pub(crate) fn completed(&mut self, span: Span, output: u32, now: SimTime) {
-        let request = span.request as usize;
+        let request = span.request;
         self.finished_ns[request] = nanos(now);
         self.output_tokens[request] = output;
         self.span[request] = (span.first, span.last);
@@ -191,10 +249,10 @@ impl RequestColumns {
             self.broken_spans.iter().filter(|(_, span)| wanted(span.request as usize)).collect();
         broken.sort_by_key(|(_, span)| span.request);
         let mut earlier = broken.into_iter().peekable();
-        for (request, &(first, last)) in (0_u32..).zip(&self.span) {
+        for (request, &(first, last)) in (0_u32..).zip(self.span.as_slice()) {
             let row = request as usize;
-            let selected = self.status[row] == Status::Completed && wanted(row);
-            let engine = usize::try_from(self.engine[row]).unwrap_or(0);
+            let selected = self.status[request] == Status::Completed && wanted(row);
+            let engine = usize::try_from(self.engine[request]).unwrap_or(0);
             while let Some(&(earlier_engine, span)) =
                 earlier.next_if(|(_, span)| span.request == request)
             {
@@ -216,7 +274,7 @@ impl RequestColumns {
         requests: &[usize],
         latency: i64,
     ) -> (Vec<i64>, Vec<i64>) {
-        let mut wanted = vec![false; self.span.len()];
+        let mut wanted = vec![false; self.span.end()];
         for &request in requests {
             wanted[request] = true;
         }

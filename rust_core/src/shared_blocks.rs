@@ -13,6 +13,8 @@ pub struct SharedBlocks {
     offsets: Vec<usize>,
     contents: Vec<u32>,
     count: u32,
+    /// Whether the first request's contents are those of all others.
+    alike: bool,
 }
 
 impl SharedBlocks {
@@ -28,7 +30,7 @@ impl SharedBlocks {
         let mut shared: Vec<i64> =
             sorted.chunk_by(|a, b| a == b).filter(|run| run.len() > 1).map(|run| run[0]).collect();
         shared.dedup();
-        let mut table = Self { offsets: vec![0], contents: Vec::new(), count: 0 };
+        let mut table = Self { offsets: vec![0], contents: Vec::new(), count: 0, alike: false };
         for pair in bounds.windows(2) {
             for id in &ids[pair[0]..pair[1]] {
                 // Contents are chained, so nothing after a content of one's own is shared.
@@ -41,10 +43,16 @@ impl SharedBlocks {
         Ok(table)
     }
 
+    /// The same first `blocks` blocks in every request, however many there will be.
+    pub fn for_everyone(blocks: u32) -> Self {
+        let contents: Vec<u32> = (0..blocks).collect();
+        Self { offsets: vec![0, contents.len()], contents, count: blocks, alike: true }
+    }
+
     /// Contents of a request's first blocks.
     #[inline]
     pub(crate) fn of(&self, request: u32) -> &[u32] {
-        let request = request as usize;
+        let request = if self.alike { 0 } else { request as usize };
         match (self.offsets.get(request), self.offsets.get(request + 1)) {
             (Some(&from), Some(&to)) => &self.contents[from..to],
             _ => &[],

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::error::SimError;
 use crate::time::SimTime;
 use crate::workload::{NOBODY, Workload};
 
@@ -20,12 +21,14 @@ pub(crate) struct Source {
     answers: Vec<Option<SimTime>>,
     sent: usize,
     unanswered: usize,
+    /// Whether more requests will be appended.
+    open: bool,
     /// Closed loop: when answers freed places that nobody has taken yet.
     places: VecDeque<SimTime>,
 }
 
 impl Source {
-    pub(crate) fn new(workload: Workload) -> Self {
+    pub(crate) fn new(workload: Workload, open: bool) -> Self {
         let answers = vec![None; workload.predecessors.len()];
         let mut source = Self {
             workload,
@@ -34,6 +37,7 @@ impl Source {
             answers,
             sent: 0,
             unanswered: 0,
+            open,
             places: VecDeque::new(),
         };
         source.set_aside_waiting();
@@ -42,6 +46,33 @@ impl Source {
 
     pub(crate) const fn workload(&self) -> &Workload {
         &self.workload
+    }
+
+    /// Whether the next request is not known yet, but will be.
+    #[inline]
+    pub(crate) fn is_starved(&self) -> bool {
+        self.open && self.next as usize == self.workload.len()
+    }
+
+    /// The earliest moment at which a request arrives that is not known yet.
+    pub(crate) const fn known_until(&self) -> SimTime {
+        self.workload.known_until
+    }
+
+    /// Append the requests that follow; `last`: there will be no others.
+    pub(crate) fn append(
+        &mut self,
+        last: bool,
+        append: impl FnOnce(&mut Workload) -> Result<(), SimError>,
+    ) -> Result<(), SimError> {
+        append(&mut self.workload)?;
+        self.open = !last;
+        Ok(())
+    }
+
+    /// Forget the requests before that one, which have ended.
+    pub(crate) fn drop_before(&mut self, request: u32) {
+        self.workload.drop_before(request);
     }
 
     /// Requests sent so far.
@@ -57,8 +88,7 @@ impl Source {
     /// The next request to send and the moment from which its client is ready.
     #[inline]
     fn candidate(&self) -> Option<(SimTime, u32)> {
-        let by_arrival =
-            self.workload.arrivals.get(self.next as usize).map(|&arrival| (arrival, self.next));
+        let by_arrival = self.workload.arrivals.get(self.next).map(|&arrival| (arrival, self.next));
         match (by_arrival, self.released.peek()) {
             (Some(one), Some(&Reverse(other))) => Some(one.min(other)),
             (one, other) => one.or(other.map(|&Reverse(released)| released)),
@@ -104,7 +134,7 @@ impl Source {
         {
             if let Some(answer) = self.answers[before as usize] {
                 let thought = self.workload.thought(self.next, answer);
-                if thought <= self.workload.arrivals[self.next as usize] {
+                if thought <= self.workload.arrivals[self.next] {
                     return;
                 }
                 self.released.push(Reverse((thought, self.next)));
@@ -123,7 +153,7 @@ impl Source {
         self.answers[request as usize] = Some(time);
         if successor < self.next {
             let thought = self.workload.thought(successor, time);
-            let ready = self.workload.arrivals[successor as usize].max(thought);
+            let ready = self.workload.arrivals[successor].max(thought);
             self.released.push(Reverse((ready, successor)));
         }
     }

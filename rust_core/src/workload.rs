@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use crate::error::SimError;
+use crate::rows::Rows;
 use crate::shared_blocks::SharedBlocks;
+use crate::simulation::NewRequests;
 use crate::time::SimTime;
 
 /// Validated request columns, in order of arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Workload {
-    pub(crate) arrivals: Vec<SimTime>,
-    prompts: Vec<u32>,
-    outputs: Vec<u32>,
+    pub(crate) arrivals: Rows<SimTime>,
+    prompts: Rows<u32>,
+    outputs: Rows<u32>,
     /// Closed loop: most requests that may be unanswered.
     pub(crate) max_concurrency: Option<usize>,
     /// Order of the priority policy; empty: all alike.
-    priorities: Vec<i64>,
+    priorities: Rows<i64>,
     /// The request that must be answered before each one is sent, NOBODY if none; empty: nobody
     /// waits for another.
     pub(crate) predecessors: Vec<u32>,
@@ -23,6 +25,8 @@ pub struct Workload {
     pub(crate) successors: Vec<u32>,
     /// Nanoseconds from the answer that a request waits for until it is sent; empty: none.
     thinks: Vec<u64>,
+    /// Requests that will be appended arrive no earlier.
+    pub(crate) known_until: SimTime,
     shared: Arc<SharedBlocks>,
 }
 
@@ -48,9 +52,7 @@ impl Workload {
                 return Err(SimError::ColumnLength { field, found: column.len(), expected });
             }
         }
-        if expected >= u32::MAX as usize {
-            return Err(SimError::TooMany { what: "requests", limit: u64::from(u32::MAX) - 1 });
-        }
+        check_count(expected)?;
         if max_concurrency == Some(0) {
             return Err(SimError::InvalidSetting {
                 field: "max_concurrency",
@@ -58,32 +60,16 @@ impl Workload {
                 remedy: "must be at least 1",
             });
         }
-        let mut arrivals = Vec::with_capacity(expected);
-        let mut latest = 0;
-        for (row, &nanos) in arrival_ns.iter().enumerate() {
-            let Ok(time) = u64::try_from(nanos) else {
-                return Err(invalid(row, "arrival_ns", nanos, "must be at least 0"));
-            };
-            if time < latest {
-                return Err(invalid(
-                    row,
-                    "arrival_ns",
-                    nanos,
-                    "is before the row above: sort the rows",
-                ));
-            }
-            latest = time;
-            arrivals.push(SimTime::from_nanos(time));
-        }
         Ok(Self {
-            arrivals,
-            prompts: tokens("prompt_tokens", prompt_tokens)?,
-            outputs: tokens("output_tokens", output_tokens)?,
+            arrivals: times(0, SimTime::ZERO, arrival_ns)?.into(),
+            prompts: tokens("prompt_tokens", 0, prompt_tokens)?.into(),
+            outputs: tokens("output_tokens", 0, output_tokens)?.into(),
             max_concurrency,
-            priorities: Vec::new(),
+            priorities: Rows::default(),
             predecessors: Vec::new(),
             successors: Vec::new(),
             thinks: Vec::new(),
+            known_until: SimTime::ZERO,
             shared: Arc::default(),
         })
     }
@@ -94,8 +80,58 @@ impl Workload {
     /// [`SimError::ColumnLength`].
     pub fn with_priorities(mut self, priorities: Vec<i64>) -> Result<Self, SimError> {
         self.check_length("priority", priorities.len())?;
-        self.priorities = priorities;
+        self.priorities = priorities.into();
         Ok(self)
+    }
+
+    /// Let every request begin with the same tokens, which fill `blocks` blocks.
+    #[must_use]
+    pub fn with_common_blocks(mut self, blocks: u32) -> Self {
+        self.shared = Arc::new(SharedBlocks::for_everyone(blocks));
+        self
+    }
+
+    /// Add the requests that follow; no other will arrive before `until_ns`.
+    ///
+    /// # Errors
+    /// As [`Workload::new`]; rows are counted from the first request of all.
+    pub(crate) fn append(&mut self, new: &NewRequests<'_>, until_ns: i64) -> Result<(), SimError> {
+        let (start, expected) = (self.len(), new.arrival_ns.len());
+        let columns = [
+            ("prompt_tokens", new.prompt_tokens.len()),
+            ("output_tokens", new.output_tokens.len()),
+            ("priority", new.priorities.map_or(expected, <[i64]>::len)),
+        ];
+        if let Some(&(field, found)) = columns.iter().find(|(_, found)| *found != expected) {
+            return Err(SimError::ColumnLength { field, found, expected });
+        }
+        check_count(start + expected)?;
+        let arrivals = times(start, self.known_until, new.arrival_ns)?;
+        let latest = arrivals.last().copied().unwrap_or(self.known_until);
+        self.known_until = latest.max(SimTime::from_nanos(u64::try_from(until_ns).unwrap_or(0)));
+        self.arrivals.extend(arrivals);
+        self.prompts.extend(tokens("prompt_tokens", start, new.prompt_tokens)?);
+        self.outputs.extend(tokens("output_tokens", start, new.output_tokens)?);
+        let missing = start - self.priorities.end();
+        match new.priorities {
+            Some(priorities) => {
+                self.priorities.extend_with(0, missing);
+                self.priorities.extend(priorities.iter().copied());
+            }
+            None if self.priorities.end() > 0 => self.priorities.extend_with(0, expected),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Forget the requests before that one, which have ended.
+    pub(crate) fn drop_before(&mut self, request: u32) {
+        self.arrivals.drop_before(request);
+        self.prompts.drop_before(request);
+        self.outputs.drop_before(request);
+        if self.priorities.end() > 0 {
+            self.priorities.drop_before(request);
+        }
     }
 
     /// Have requests wait for others: `after[i]` is the earlier request whose answer the client
@@ -167,22 +203,22 @@ impl Workload {
 
     /// Number of requests.
     pub fn len(&self) -> usize {
-        self.arrivals.len()
+        self.arrivals.end()
     }
 
     /// Whether there are no requests.
     pub fn is_empty(&self) -> bool {
-        self.arrivals.is_empty()
+        self.len() == 0
     }
 
     /// Prompt tokens and output tokens of a request.
     pub(crate) fn lengths(&self, request: u32) -> (u32, u32) {
-        (self.prompts[request as usize], self.outputs[request as usize])
+        (self.prompts[request], self.outputs[request])
     }
 
     /// Priority of a request.
     pub(crate) fn priority(&self, request: u32) -> i64 {
-        self.priorities.get(request as usize).copied().unwrap_or(0)
+        self.priorities.get(request).copied().unwrap_or(0)
     }
 
     /// When a client that got the `answer` that a request waits for has thought about it.
@@ -208,18 +244,42 @@ impl Workload {
 
     /// The prompts' token counts.
     pub(crate) fn prompts(&self) -> &[u32] {
-        &self.prompts
+        self.prompts.as_slice()
     }
 }
 
-/// Token counts up to 2^31: sums of two still fit 32 bits.
-fn tokens(field: &'static str, column: &[i64]) -> Result<Vec<u32>, SimError> {
+/// Requests are numbered by u32.
+fn check_count(requests: usize) -> Result<(), SimError> {
+    if requests >= u32::MAX as usize {
+        return Err(SimError::TooMany { what: "requests", limit: u64::from(u32::MAX) - 1 });
+    }
+    Ok(())
+}
+
+/// Arrivals from row `start` on, none before `latest`.
+fn times(start: usize, mut latest: SimTime, column: &[i64]) -> Result<Vec<SimTime>, SimError> {
+    let check = |(row, &nanos): (usize, &i64)| {
+        let Ok(time) = u64::try_from(nanos).map(SimTime::from_nanos) else {
+            return Err(invalid(row, "arrival_ns", nanos, "must be at least 0"));
+        };
+        if time < latest {
+            let remedy = "is before the row above: sort the rows";
+            return Err(invalid(row, "arrival_ns", nanos, remedy));
+        }
+        latest = time;
+        Ok(time)
+    };
+    (start..).zip(column).map(check).collect()
+}
+
+/// Token counts up to 2^30, from row `start` on: sums of two still fit 32 bits.
+fn tokens(field: &'static str, start: usize, column: &[i64]) -> Result<Vec<u32>, SimError> {
     const MOST: u32 = 1 << 30;
     let check = |(row, &count): (usize, &i64)| match u32::try_from(count) {
         Ok(tokens) if tokens <= MOST => Ok(tokens),
         _ => Err(invalid(row, field, count, "must lie between 0 and 2^30")),
     };
-    column.iter().enumerate().map(check).collect()
+    (start..).zip(column).map(check).collect()
 }
 
 fn invalid(row: usize, field: &'static str, value: i64, remedy: &'static str) -> SimError {

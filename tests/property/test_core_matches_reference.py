@@ -82,11 +82,16 @@ def run_reference(case: Case) -> Run:
 def build_core(
     case: Case, *, record_steps: bool = True, step_by_step: bool = False
 ) -> core.Simulation:
+    options = {"record_steps": record_steps, "step_by_step": step_by_step}
+    return core.Simulation(**arguments_of(case), **options)
+
+
+def arguments_of(case: Case) -> dict[str, Any]:
     def column(values: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.array(values, dtype=np.int64)
 
     lengths = [len(job.blocks) for job in case.jobs]
-    arguments: dict[str, Any] = {
+    return {
         "pools": [
             (
                 EngineSettings(**asdict(settings)),
@@ -112,10 +117,7 @@ def build_core(
         "max_concurrency": case.max_concurrency,
         "request_latency_ns": case.request_latency_ns,
         "response_latency_ns": case.response_latency_ns,
-        "record_steps": record_steps,
-        "step_by_step": step_by_step,
     }
-    return core.Simulation(**arguments)
 
 
 def fleet_settings(rules: FleetRules) -> FleetSettings:

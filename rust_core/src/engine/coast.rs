@@ -93,7 +93,7 @@ impl Engine {
         self.coast.wake = None;
         let ahead = std::mem::take(&mut self.coast.ahead);
         let dispatched = ahead.partition_point(|step| step.scheduled < now);
-        let (seqs, first) = (self.coast.seqs, next_step(self.step_ends.len())?);
+        let (seqs, first) = (self.coast.seqs, next_step(self.step_ends.end())?);
         let mut context = self.coast.context;
         for step in &ahead[..dispatched] {
             self.record_shape(&decode(seqs, context), step.duration.as_nanos(), step.end);

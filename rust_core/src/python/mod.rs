@@ -1,5 +1,6 @@
 //! The Python binding: conversions, errors and the module. Nothing else knows `PyO3` or numpy.
 
+mod columns;
 mod cost;
 mod errors;
 mod fleet;

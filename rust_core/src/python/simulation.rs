@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::columns::{request_columns, signed, wide};
 use super::cost::{PyCostModel, PyStepShape, Raised};
 use super::errors::to_python;
 use super::fleet::FleetArgument;
@@ -17,8 +18,8 @@ use crate::engine::EngineStats;
 use crate::error::SimError;
 use crate::recorder::{Call, Decision};
 use crate::scheduler::Row;
-use crate::simulation::{Options, Pool, Progress, Simulation};
-use crate::time::SimDuration;
+use crate::simulation::{NewRequests, Options, Pool, Progress, Simulation, StreamSettings};
+use crate::time::{SimDuration, SimTime};
 use crate::token_gaps::TokenGaps;
 use crate::workload::Workload;
 
@@ -46,6 +47,11 @@ impl PyProgress {
     #[getter]
     fn answered(&self) -> usize {
         self.0.answered
+    }
+
+    #[getter]
+    fn needs_requests(&self) -> bool {
+        self.0.needs_requests
     }
 
     #[getter]
@@ -186,6 +192,9 @@ type Sum = fn(&StepShape) -> u64;
 type DecisionColumns<'py> =
     (Bound<'py, PyDict>, Bound<'py, PyDict>, Bound<'py, PyDict>, Bound<'py, PyArray1<i64>>);
 
+/// Buckets and sums of a gap histogram.
+type GapColumns<'py> = (Bound<'py, PyArray1<i64>>, u128, u128, u64, u64);
+
 type Columns<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 
 #[pymethods]
@@ -196,7 +205,8 @@ impl PySimulation {
                         block_offsets=None, block_ids=None, transfer=None, fleet=None, router_seed=0,
                         router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
-                        record_decisions=false, step_by_step=false))]
+                        record_decisions=false, step_by_step=false, streaming=None,
+                        common_blocks=0))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
@@ -222,6 +232,8 @@ impl PySimulation {
         record_steps: bool,
         record_decisions: bool,
         step_by_step: bool,
+        streaming: Option<u64>,
+        common_blocks: u32,
     ) -> PyResult<Self> {
         let router_raised = Raised::default();
         let view_delay = SimDuration::from_nanos(router_view_delay_ns);
@@ -256,6 +268,8 @@ impl PySimulation {
             record_steps,
             record_decisions,
             step_by_step,
+            stream: streaming
+                .map(|warm_up_ns| StreamSettings { warm_up: SimTime::from_nanos(warm_up_ns) }),
         };
         let fleet = fleet.map(|argument| argument.settings()).transpose()?;
         let build = || {
@@ -271,6 +285,9 @@ impl PySimulation {
             }
             if let Some((offsets, ids)) = blocks {
                 workload = workload.with_blocks(offsets, ids)?;
+            }
+            if common_blocks > 0 {
+                workload = workload.with_common_blocks(common_blocks);
             }
             Simulation::new(&core_pools, &policy, workload, options, fleet)
         };
@@ -291,48 +308,63 @@ impl PySimulation {
         }
     }
 
+    /// Append requests to a streamed run; `last`: none will follow.
+    #[pyo3(signature = (arrival_ns, prompt_tokens, output_tokens, priority=None, *, last))]
+    #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
+    fn feed(
+        &self,
+        py: Python<'_>,
+        arrival_ns: PyReadonlyArray1<'_, i64>,
+        prompt_tokens: PyReadonlyArray1<'_, i64>,
+        output_tokens: PyReadonlyArray1<'_, i64>,
+        priority: Option<PyReadonlyArray1<'_, i64>>,
+        last: bool,
+    ) -> PyResult<()> {
+        let new = NewRequests {
+            arrival_ns: arrival_ns.as_slice()?,
+            prompt_tokens: prompt_tokens.as_slice()?,
+            output_tokens: output_tokens.as_slice()?,
+            priorities: priority.as_ref().map(|column| column.as_slice()).transpose()?,
+        };
+        self.lock(py)?.feed(&new, 0, last).map_err(|error| to_python(py, &error))
+    }
+
+    /// Rows of a streamed run that are final and were not taken yet.
+    fn ended_rows(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.lock(py)?.ended_rows())
+    }
+
+    /// Take the first `count` final rows out of a streamed run, as request columns.
+    fn take_rows<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Bound<'py, PyDict>> {
+        let mut simulation = self.lock(py)?;
+        let range = 0..count.min(simulation.ended_rows());
+        let prompts = simulation.prompt_tokens();
+        let columns = request_columns(py, simulation.requests(), prompts, &range)?;
+        simulation.drop_rows(range.end);
+        Ok(columns)
+    }
+
+    /// End a streamed run here: requests without an answer are final too.
+    fn close_stream(&self, py: Python<'_>) -> PyResult<()> {
+        self.lock(py)?.close_stream();
+        Ok(())
+    }
+
+    /// Gaps between tokens of a streamed run: (counts by bucket, sum, sum of squares, least, most).
+    fn gap_histogram<'py>(&self, py: Python<'py>) -> PyResult<GapColumns<'py>> {
+        let simulation = self.lock(py)?;
+        let Some(gaps) = simulation.gap_histogram() else {
+            return Err(PyValueError::new_err("the run is not streamed: pass streaming=0"));
+        };
+        let buckets = signed(py, gaps.buckets.iter().copied());
+        Ok((buckets, gaps.sum, gaps.squares, gaps.least, gaps.most))
+    }
+
     /// Request columns by name.
     fn request_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let simulation = self.lock(py)?;
-        let requests = simulation.requests();
-        let columns = PyDict::new(py);
-        let times = [
-            ("arrival_ns", &requests.arrival_ns),
-            ("admitted_ns", &requests.admitted_ns),
-            ("first_token_ns", &requests.first_token_ns),
-            ("finished_ns", &requests.finished_ns),
-        ];
-        for (name, column) in times {
-            columns.set_item(name, column.clone().into_pyarray(py))?;
-        }
-        let counts: [(&str, &[u32]); 4] = [
-            ("prompt_tokens", simulation.prompt_tokens()),
-            ("output_tokens", &requests.output_tokens),
-            ("cached_tokens", &requests.cached_tokens),
-            ("preemptions", &requests.preemptions),
-        ];
-        for (name, column) in counts {
-            columns.set_item(name, wide(py, column))?;
-        }
-        columns.set_item("engine", wide(py, &requests.engine))?;
-        let status: Vec<u8> = requests.status.iter().map(|&status| status as u8).collect();
-        columns.set_item("status", status.into_pyarray(py))?;
-        if let Some(retries) = &requests.retries {
-            columns.set_item("retries", wide(py, retries))?;
-        }
-        if let Some(handover) = &requests.handover {
-            columns.set_item("prefill_engine", wide(py, &handover.prefill_engine))?;
-            let times = [
-                ("transfer_start_ns", &handover.transfer_start_ns),
-                ("transfer_end_ns", &handover.transfer_end_ns),
-                ("second_token_ns", &handover.second_token_ns),
-            ];
-            for (name, column) in times {
-                columns.set_item(name, column.clone().into_pyarray(py))?;
-            }
-            columns.set_item("transfer_tokens", wide(py, &handover.transfer_tokens))?;
-        }
-        Ok(columns)
+        let prompts = simulation.prompt_tokens();
+        request_columns(py, simulation.requests(), prompts, &(0..prompts.len()))
     }
 
     /// Step columns by name.
@@ -472,17 +504,4 @@ impl PySimulation {
 
 fn poisoned() -> PyErr {
     PyRuntimeError::new_err("this simulation stopped with an internal error and cannot go on")
-}
-
-/// An int64 column from a narrower one.
-fn wide<'py, T: Copy + Into<i64> + Element>(
-    py: Python<'py>,
-    column: &[T],
-) -> Bound<'py, PyArray1<i64>> {
-    column.iter().map(|&value| value.into()).collect::<Vec<i64>>().into_pyarray(py)
-}
-
-/// An int64 column from counts and times, which lie below 2^63.
-fn signed(py: Python<'_>, values: impl Iterator<Item = u64>) -> Bound<'_, PyArray1<i64>> {
-    values.map(u64::cast_signed).collect::<Vec<i64>>().into_pyarray(py)
 }

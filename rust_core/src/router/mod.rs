@@ -115,7 +115,7 @@ impl Router {
             }
             RoutingPolicy::SessionAffinity => Choice::SessionAffinity {
                 loads: Tournament::new(count),
-                engines: vec![NONE; workload.len()],
+                engines: vec![NONE; workload.predecessors.len()],
             },
             &RoutingPolicy::PrefixAware { view_delay, imbalance } => {
                 let contents = workload.shared_blocks().count();
@@ -199,7 +199,9 @@ impl Router {
                     Some(place) if place != NONE && !loads.is_down(place) => place,
                     _ => loads.winner(),
                 };
-                engines[request as usize] = place;
+                if let Some(engine) = engines.get_mut(request as usize) {
+                    *engine = place;
+                }
                 loads.add(place, 1);
                 place
             }

@@ -208,7 +208,7 @@ impl Simulation {
         for lost in lost {
             let most = self.fleet.as_ref().map_or(0, |fleet| fleet.settings.max_retries);
             let Some(retries) = &mut self.records.requests.retries else { continue };
-            let retries = &mut retries[lost.request as usize];
+            let retries = &mut retries[lost.request];
             if *retries < most {
                 *retries += 1;
                 self.send_to_engine(lost.request, lost.generated)?;
@@ -229,7 +229,7 @@ impl Simulation {
 
     /// A request's time is over.
     pub(super) fn time_out(&mut self, request: u32) -> Result<(), SimError> {
-        if self.records.requests.status[request as usize] != Status::Unfinished {
+        if self.records.requests.status[request] != Status::Unfinished {
             return Ok(());
         }
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
@@ -238,7 +238,7 @@ impl Simulation {
             return self.give_up(request, Status::TimedOut, generated);
         }
         let slot = fleet.slots[request as usize];
-        let Ok(index) = u32::try_from(self.records.requests.engine[request as usize]) else {
+        let Ok(index) = u32::try_from(self.records.requests.engine[request]) else {
             return Ok(());
         };
         let engine = &mut self.engines[index as usize];

@@ -132,8 +132,7 @@ impl Handover {
         sender: u32,
     ) {
         if let Some(columns) = &mut columns.handover {
-            columns.prefill_engine[new.request as usize] =
-                i32::try_from(sender).unwrap_or(i32::MAX);
+            columns.prefill_engine[new.request] = i32::try_from(sender).unwrap_or(i32::MAX);
         }
         if new.hands_over {
             let request = NewRequest {
@@ -235,7 +234,7 @@ impl Simulation {
                 index: reservation.request,
             });
             if let Some(columns) = &mut self.records.requests.handover {
-                let row = reservation.request as usize;
+                let row = reservation.request;
                 columns.transfer_start_ns[row] = crate::recorder::nanos(starts);
                 columns.transfer_tokens[row] = reservation.tokens;
             }
@@ -287,7 +286,7 @@ impl Simulation {
         let Some(handover) = &mut self.handover else { return };
         let Some(transfer) = handover.transfers.remove(&request) else { return };
         if let Some(columns) = &mut self.records.requests.handover {
-            columns.transfer_end_ns[request as usize] = crate::recorder::nanos(self.now);
+            columns.transfer_end_ns[request] = crate::recorder::nanos(self.now);
         }
         self.engines[transfer.sender as usize].sent(transfer.sender_slot);
         self.engines[transfer.receiver as usize].receive(transfer.receiver_slot);

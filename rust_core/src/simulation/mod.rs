@@ -2,6 +2,7 @@
 
 mod fleet;
 mod handover;
+mod stream;
 
 use std::ops::{Bound, RangeBounds};
 
@@ -12,6 +13,7 @@ use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
 use crate::recorder::{Decisions, HandoverColumns, RequestColumns, StepColumns, TraceHash};
 use crate::router::{Router, RoutingPolicy};
+use crate::rows::Rows;
 use crate::scheduler::{Ended, NewRequest};
 use crate::source::Source;
 use crate::time::{SimDuration, SimTime};
@@ -20,6 +22,8 @@ use fleet::Fleet;
 pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
+use stream::Stream;
+pub use stream::{NewRequests, StreamSettings};
 
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,9 @@ pub struct Options {
     pub record_decisions: bool,
     /// Take every step by itself, also where several are known in advance: slower, to compare with.
     pub step_by_step: bool,
+    /// Requests are appended while the run goes on, and rows are handed out; None: a run in one
+    /// piece.
+    pub stream: Option<StreamSettings>,
 }
 
 /// Where a simulation stands.
@@ -45,6 +52,8 @@ pub struct Options {
 pub struct Progress {
     /// Every request is answered.
     pub done: bool,
+    /// Nothing happens before more requests are appended.
+    pub needs_requests: bool,
     /// The clock.
     pub now: SimTime,
     /// Requests sent.
@@ -80,6 +89,8 @@ pub struct Simulation {
     /// Whether engines take steps together that nothing interrupts.
     coasts: bool,
     records: Records,
+    /// Of a streamed run.
+    stream: Option<Box<Stream>>,
     steps: u64,
 }
 
@@ -139,8 +150,16 @@ impl Simulation {
                     remedy: "engines come and go in aggregated clusters only",
                 });
             }
-            requests.retries = Some(vec![0; workload.len()]);
+            requests.retries = Some(Rows::filled(0, workload.len()));
         }
+        let stream = match options.stream {
+            Some(settings) => {
+                stream::check(&workload, &options, fleet.is_some() || handover.is_some())?;
+                requests.hold_spans();
+                Some(Box::new(Stream::new(settings, engines.len(), workload.len())))
+            }
+            None => None,
+        };
         let fleet = fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len())));
         let mut simulation = Self {
             coasts: fleet.is_none()
@@ -156,7 +175,8 @@ impl Simulation {
                 steps: options.record_steps.then(StepColumns::default),
                 decisions: options.record_decisions.then(Decisions::default),
             },
-            source: Source::new(workload),
+            source: Source::new(workload, options.stream.is_some()),
+            stream,
             engines,
             pools: pools.iter().map(|pool| pool.settings).collect(),
             next_arrival: None,
@@ -182,11 +202,14 @@ impl Simulation {
                 break;
             }
         }
+        let needs_requests = done && self.is_starved();
+        done &= !needs_requests;
         if done && self.source.unanswered() > 0 {
             return Err(SimError::Stalled { unanswered: self.source.unanswered() });
         }
         self.settle()?;
-        Ok(Progress { done, ..self.progress() })
+        self.settle_stream(done);
+        Ok(Progress { done, needs_requests, ..self.progress() })
     }
 
     /// Have everything on record that was dispatched before now.
@@ -205,6 +228,7 @@ impl Simulation {
         let arrived = self.source.sent();
         Progress {
             done: false,
+            needs_requests: false,
             now: self.now,
             arrived,
             answered: arrived - self.source.unanswered(),
@@ -215,6 +239,9 @@ impl Simulation {
     /// Process the next event; false if there is none.
     #[inline]
     fn advance(&mut self) -> Result<bool, SimError> {
+        if self.is_starved() {
+            return Ok(false);
+        }
         let event = self.queue.peek();
         // Everything of this nanosecond comes before the schedules that are due in it.
         if let Some(&engine) = self.due.first()
@@ -404,6 +431,9 @@ impl Simulation {
         }
         let engine = &mut self.engines[index as usize];
         let slot = engine.enqueue(&new, self.now, &mut self.records);
+        if let Some(stream) = &mut self.stream {
+            stream.joined(request, engine.step_ends().end());
+        }
         if let Some(fleet) = &mut self.fleet {
             fleet.remember(request, slot);
         }
@@ -416,7 +446,7 @@ impl Simulation {
     /// Whether a request has not been lost before.
     fn is_new(&self, request: u32) -> bool {
         let retries = self.records.requests.retries.as_ref();
-        retries.is_none_or(|retries| retries[request as usize] == 0)
+        retries.is_none_or(|retries| retries[request] == 0)
     }
 
     /// Have an engine schedule at the end of this nanosecond.
@@ -490,7 +520,7 @@ impl Simulation {
 
     /// End times of the steps of each engine.
     pub fn step_ends(&self) -> Vec<&[u64]> {
-        self.engines.iter().map(Engine::step_ends).collect()
+        self.engines.iter().map(|engine| engine.step_ends().as_slice()).collect()
     }
 
     /// Totals by engine.

@@ -1,0 +1,199 @@
+//! Runs of any length in bounded memory: requests are appended while the simulation runs, and rows
+//! of requests that have ended are handed out and forgotten (`docs/guides/large_runs.md`).
+
+use super::{Options, Simulation};
+use crate::engine::Engine;
+use crate::error::SimError;
+use crate::gap_histogram::{GapHistogram, OpenSteps};
+use crate::recorder::{NEVER, RequestColumns, Status};
+use crate::rows::Rows;
+use crate::scheduler::Span;
+use crate::time::SimTime;
+use crate::workload::Workload;
+
+/// How a streamed run counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// Gaps between tokens are counted of requests sent then or later.
+    pub warm_up: SimTime,
+}
+
+/// Columns of requests that follow, in order of arrival.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRequests<'columns> {
+    /// Nanoseconds.
+    pub arrival_ns: &'columns [i64],
+    /// Tokens.
+    pub prompt_tokens: &'columns [i64],
+    /// Tokens.
+    pub output_tokens: &'columns [i64],
+    /// Order of the priority policy; None: 0.
+    pub priorities: Option<&'columns [i64]>,
+}
+
+/// What a streamed run keeps besides the rows of requests that have not ended.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    settings: StreamSettings,
+    /// The engine's next step when each request joined it: no earlier one gives it a token.
+    joined: Rows<u32>,
+    /// Requests before this one have ended, and their gaps are counted.
+    ended: u32,
+    open_steps: Vec<OpenSteps>,
+    gaps: GapHistogram,
+}
+
+impl Stream {
+    pub(super) fn new(settings: StreamSettings, engines: usize, requests: usize) -> Self {
+        Self {
+            settings,
+            joined: Rows::filled(0, requests),
+            ended: 0,
+            open_steps: vec![OpenSteps::default(); engines],
+            gaps: GapHistogram::default(),
+        }
+    }
+
+    /// A request joins an engine whose next step has that number.
+    pub(super) fn joined(&mut self, request: u32, step: usize) {
+        // Steps of an engine are numbered by u32.
+        self.joined[request] = u32::try_from(step).unwrap_or(u32::MAX);
+    }
+
+    /// Count the gaps of requests that have ended, in order of arrival up to the first that has not
+    /// (`all`: and of those behind it), and forget the steps that nobody needs any more.
+    fn settle(&mut self, requests: &mut RequestColumns, engines: &mut [Engine], all: bool) {
+        while let Some(&status) = requests.status.get(self.ended) {
+            if status == Status::Unfinished && !all {
+                break;
+            }
+            self.count(requests, engines, self.ended);
+            self.ended += 1;
+        }
+        for (open, engine) in self.open_steps.iter_mut().zip(engines) {
+            if all {
+                open.close_all();
+            }
+            let needed = open.count(engine.step_ends(), &mut self.gaps);
+            engine.drop_steps_before(needed);
+        }
+    }
+
+    fn count(&mut self, requests: &mut RequestColumns, engines: &[Engine], request: u32) {
+        let broken = requests.take_broken_spans(request);
+        let Ok(engine) = usize::try_from(requests.engine[request]) else { return };
+        let sent = requests.arrival_ns[request];
+        let warm = u64::try_from(sent).is_ok_and(|sent| sent >= self.settings.warm_up.as_nanos());
+        if requests.status[request] == Status::Completed && sent != NEVER && warm {
+            let (first, last) = requests.span[request];
+            let ends = engines[engine].step_ends();
+            let mut before = None;
+            for span in broken.into_iter().chain([Span { request, first, last }]) {
+                self.open_steps[engine].add(span);
+                if let Some(before) = before {
+                    self.gaps.add(ends[span.first] - before, 1);
+                }
+                before = Some(ends[span.last]);
+            }
+        }
+        self.open_steps[engine].close(self.joined[request]);
+    }
+}
+
+/// Refuse what a streamed run cannot do.
+pub(super) fn check(
+    workload: &Workload,
+    options: &Options,
+    engines_interact: bool,
+) -> Result<(), SimError> {
+    let refuse =
+        |field, remedy| Err(SimError::InvalidSetting { field, value: "given".to_owned(), remedy });
+    if !workload.predecessors.is_empty() {
+        return refuse("after", "requests of a streamed run cannot wait for one another");
+    }
+    if engines_interact {
+        return refuse("fleet or roles", "streamed clusters are aggregated and do not change");
+    }
+    if options.record_steps || options.record_decisions {
+        return refuse("record_steps or record_decisions", "streamed runs keep neither");
+    }
+    Ok(())
+}
+
+impl Simulation {
+    /// Append requests to a streamed run: they arrive no earlier than those before them. None
+    /// arrives before `until_ns` after them; `last`: none arrives at all.
+    ///
+    /// # Errors
+    /// As [`Workload::new`](crate::workload::Workload::new), and where the run is not streamed.
+    pub fn feed(
+        &mut self,
+        new: &NewRequests<'_>,
+        until_ns: i64,
+        last: bool,
+    ) -> Result<(), SimError> {
+        let Some(stream) = &mut self.stream else {
+            return Err(SimError::InvalidSetting {
+                field: "streaming",
+                value: "off".to_owned(),
+                remedy: "only streamed runs take requests while they run",
+            });
+        };
+        let added = new.arrival_ns.len();
+        self.source.append(last, |workload| workload.append(new, until_ns))?;
+        self.records.requests.extend(added);
+        stream.joined.extend_with(0, added);
+        self.look_ahead()
+    }
+
+    /// Whether nothing may happen before the next request is known.
+    #[inline]
+    pub(super) fn is_starved(&self) -> bool {
+        self.next_arrival.is_none() && self.source.is_starved() && {
+            let next = match self.due.first() {
+                Some(_) => Some(self.now),
+                None => self.queue.peek().map(|event| event.time),
+            };
+            next.is_none_or(|time| {
+                time.as_nanos()
+                    >= self.source.known_until().as_nanos()
+                        + self.options.request_latency.as_nanos()
+            })
+        }
+    }
+
+    /// Count and forget what is final.
+    pub(super) fn settle_stream(&mut self, all: bool) {
+        if let Some(stream) = &mut self.stream {
+            stream.settle(&mut self.records.requests, &mut self.engines, all);
+        }
+    }
+
+    /// Treat requests without an answer as ended: the run stops here.
+    pub fn close_stream(&mut self) {
+        self.settle_stream(true);
+    }
+
+    /// Rows from the first one kept on that are final, of a streamed run.
+    pub fn ended_rows(&self) -> usize {
+        let first = self.records.requests.status.first();
+        self.stream.as_ref().map_or(0, |stream| (stream.ended - first) as usize)
+    }
+
+    /// Forget that many rows, at most the final ones.
+    pub fn drop_rows(&mut self, count: usize) {
+        let count = count.min(self.ended_rows());
+        let Some(stream) = &mut self.stream else { return };
+        let first = self.records.requests.status.first();
+        // No more than the requests, which are numbered by u32.
+        let before = first.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        stream.joined.drop_before(before);
+        self.records.requests.drop_before(before);
+        self.source.drop_before(before);
+    }
+
+    /// Gaps between tokens of the requests that have ended, of a streamed run.
+    pub fn gap_histogram(&self) -> Option<&GapHistogram> {
+        self.stream.as_ref().map(|stream| &stream.gaps)
+    }
+}
