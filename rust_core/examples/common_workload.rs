@@ -44,12 +44,14 @@ fn main() -> Result<(), SimError> {
         role: Role::Aggregated,
         link_bytes_per_s: 0,
         pipeline_parallel_size: 1,
+        data_parallel_group: None,
     };
     let cost = FixedCost {
         step_ns: 8_000_000,
         prefill_token_ns: 20_000,
         decode_seq_ns: 100_000,
         context_token_ns: 0,
+        shared_token_ns: 0,
     };
     let pool = Pool { settings, stages: vec![CostModel::Fixed(cost)], hops: vec![], count: 1 };
     let mut simulation =
