@@ -108,6 +108,7 @@ def engine(**given: Any) -> Any:
         "busy_ns": 500_000_000,
         "requests": 2,
         "peak_blocks": 7,
+        "dummy_steps": 0,
         "prefix_queries": 0,
         "prefix_hits": 0,
         "total": SimpleNamespace(prefill_tokens=20, decode_seqs=4),

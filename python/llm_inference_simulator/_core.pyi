@@ -117,8 +117,12 @@ class CostModel:
         prefill_token_ns: int = 0,
         decode_seq_ns: int = 0,
         context_token_ns: int = 0,
+        shared_token_ns: int = 0,
     ) -> CostModel:
-        """Whole nanoseconds, linear in the step's sums (docs/spec.md, section 8)."""
+        """Whole nanoseconds, linear in the step's sums (docs/spec.md, section 8).
+
+        ``shared_token_ns`` counts the tokens of all engines that step together.
+        """
 
     @staticmethod
     def roofline(composition: Any, hardware: Any) -> CostModel:
@@ -143,6 +147,9 @@ class CostModel:
         """A Python callable that gives seconds for a step."""
 
     def step_ns(self, step: StepShape) -> int: ...
+    def group_step_ns(self, step: StepShape, group_tokens: int) -> int:
+        """The step's time in a group whose engines, this one among them, have so many tokens."""
+
     def step_seconds(self, step: StepShape) -> float: ...
     def breakdown(self, step: StepShape) -> list[OperationCost]:
         """Components of a step; their seconds sum to ``step_seconds``.
@@ -205,6 +212,10 @@ class EngineStats:
 
     @property
     def steps(self) -> int: ...
+    @property
+    def dummy_steps(self) -> int:
+        """Steps without a request, run because other engines of its group had some."""
+
     @property
     def preemptions(self) -> int: ...
     @property

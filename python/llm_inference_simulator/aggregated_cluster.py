@@ -38,6 +38,7 @@ def engine_settings(
     role: Literal["aggregated", "prefill", "decode"] = "aggregated",
     link_bytes_per_s: int = 0,
     stage_links: tuple[tuple[int, int, int], ...] = (),
+    data_parallel_group: int | None = None,
 ) -> EngineSettings:
     """Resolve an engine's configuration to the numbers that the core takes.
 
@@ -66,6 +67,7 @@ def engine_settings(
         link_bytes_per_s=link_bytes_per_s,
         pipeline_parallel_size=1 + len(stage_links),
         stage_links=stage_links,
+        data_parallel_group=data_parallel_group,
     )
 
 

@@ -38,6 +38,9 @@ class EngineSettings:
     """Stages of its pipeline, each with a cost model of its own (docs/spec.md, section 14)."""
     stage_links: tuple[tuple[int, int, int], ...] = ()
     """(latency in ns, bytes a token, bytes a second) of what lies between each two stages."""
+    data_parallel_group: int | None = None
+    """Engines with the same number, which follow one another, step together (docs/spec.md,
+    section 15); None: it steps alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,11 @@ from llm_inference_simulator.catalog import load_xpu
 from llm_inference_simulator.catalog.pipeline import pipeline_stages
 from llm_inference_simulator.energy import economics_of
 from llm_inference_simulator.errors import CapacityError, ConfigError
+from llm_inference_simulator.expert_groups import (
+    exchange_link,
+    exchange_warnings,
+    steps_together,
+)
 from llm_inference_simulator.results import Capacity, PoolSetup
 
 if TYPE_CHECKING:
@@ -80,6 +85,7 @@ def _resolve(
     create: ModelFactory | None,
 ) -> ResolvedPool:
     engine, xpu = config.engine_of(pool), load_xpu(config.xpu_of(pool))
+    grouped = steps_together(config, pool, model)
     size = pool.tensor_parallel_size
     plan = plan_memory(
         model,
@@ -100,7 +106,7 @@ def _resolve(
                 f"pipeline_parallel_size={pool.pipeline_parallel_size} divides them into stages: "
                 "leave one out"
             )
-        _require_same_subject(performance_model, model, xpu, size, plan)
+        _require_same_subject(performance_model, model, xpu, pool, plan, grouped=grouped)
         stages = (performance_model,)
     settings = engine_settings(
         engine,
@@ -110,6 +116,8 @@ def _resolve(
         role=pool.role,
         link_bytes_per_s=config.link_bytes_per_s(pool),
         stage_links=stage_links(config, pool, model, xpu),
+        # A pool is a group of its own.
+        data_parallel_group=_place(config, pool) if grouped else None,
     )
     setup = PoolSetup(
         name=pool.name or "",
@@ -134,6 +142,7 @@ def _resolve(
         front_end=performance_model.front_end,
         warnings=(
             *_unused_xpus(pool),
+            *(exchange_warnings(pool, xpu) if grouped else ()),
             *plan.warnings,
             *dict.fromkeys(warning for stage in stages for warning in stage.warnings),
         ),
@@ -156,6 +165,7 @@ def _price_stages(
 
         create = create_performance_model
 
+    grouped = steps_together(config, pool, model)
     stages = (
         (None,)
         if pool.pipeline_parallel_size == 1
@@ -171,6 +181,7 @@ def _price_stages(
             max_model_len=plan.max_model_len,
             # With expert parallelism all data-parallel engines of a pool share the experts.
             engines=pool.size,
+            exchange=exchange_link(config, pool, xpu) if grouped else None,
             stage=stage,
         )
         for stage in stages
@@ -206,6 +217,10 @@ def stage_links(
     return tuple(links)
 
 
+def _place(config: SimulatorConfig, pool: PoolConfig) -> int:
+    return [own.name for own in config.cluster.named_pools].index(pool.name)
+
+
 def _unused_xpus(pool: PoolConfig) -> tuple[str, ...]:
     """Name accelerators of a pool that belong to no engine."""
     size = pool.xpus_per_engine
@@ -223,8 +238,10 @@ def _require_same_subject(
     performance_model: BasePerformanceModel,
     model: ModelSpec,
     xpu: XpuSpec,
-    tensor_parallel_size: int,
+    pool: PoolConfig,
     plan: MemoryPlan,
+    *,
+    grouped: bool,
 ) -> None:
     """Refuse a roofline of something else than the configuration describes."""
     from llm_inference_simulator.performance_models import RooflinePerformanceModel
@@ -234,7 +251,11 @@ def _require_same_subject(
     priced: dict[str, tuple[str | int, str | int]] = {
         "model": (performance_model.model.name, model.name),
         "xpu": (performance_model.xpu.name, xpu.name),
-        "tensor_parallel_size": (performance_model.tensor_parallel_size, tensor_parallel_size),
+        "tensor_parallel_size": (
+            performance_model.tensor_parallel_size,
+            pool.tensor_parallel_size,
+        ),
+        "engines": (performance_model.composition.engines, pool.size if grouped else 1),
     }
     for field, (theirs, ours) in priced.items():
         if theirs != ours:

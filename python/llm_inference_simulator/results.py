@@ -438,6 +438,7 @@ class SimulationResult:
             "pool": pool,
             "requests": engine.requests,
             "steps": engine.steps,
+            "dummy_steps": engine.dummy_steps,
             "preemptions": engine.preemptions,
             "busy_s": engine.busy_ns / NS_PER_S,
             "peak_kv_blocks": engine.peak_blocks,

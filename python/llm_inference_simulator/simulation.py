@@ -117,6 +117,13 @@ def simulate(
         is_complete=router is None,
         provenance=provenance or {},
     )
+    if record_decisions and any(
+        pool.core.settings.data_parallel_group is not None for pool in run.pools
+    ):
+        raise ConfigError(
+            "--decisions-output: recorded decisions know no engines that step together; leave it "
+            "or enable_expert_parallel out"
+        )
     simulation = build_simulation(
         config,
         [pool.core for pool in run.pools],

@@ -145,6 +145,8 @@ pub struct EngineSettings {
     pub link_bytes_per_s: u64,
     /// Stages that a batch passes one after the other, and batches in flight at most.
     pub pipeline_parallel_size: u32,
+    /// Engines with the same number, which follow one another, step together; None: it steps alone.
+    pub data_parallel_group: Option<u32>,
 }
 
 /// What carries hidden states from a stage of a pipeline to the next one.
@@ -195,15 +197,17 @@ impl EngineSettings {
             let remedy = "must be at least max_model_len while chunked prefill is off";
             return Err(invalid("max_num_batched_tokens", self.max_num_batched_tokens, remedy));
         }
-        if self.role == Role::Aggregated {
-            return Ok(());
-        }
-        if self.batching != Batching::Continuous {
+        let one_of_many = self.role != Role::Aggregated || self.data_parallel_group.is_some();
+        if one_of_many && self.batching != Batching::Continuous {
             return Err(SimError::InvalidSetting {
                 field: "batching_strategy",
                 value: "static or windowed".to_owned(),
-                remedy: "prefill and decode engines batch continuously",
+                remedy: "prefill and decode engines, and engines that step together, batch \
+                         continuously",
             });
+        }
+        if self.role == Role::Aggregated {
+            return Ok(());
         }
         if self.link_bytes_per_s == 0 {
             return Err(invalid("link_bytes_per_s", 0, "must be at least 1"));

@@ -1,6 +1,7 @@
 //! One serving engine: its scheduler, the stages of its pipeline and the steps in flight.
 
 mod coast;
+mod lockstep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan
 use crate::shared_blocks::SharedBlocks;
 use crate::time::{SimDuration, SimTime};
 use coast::Coast;
+use lockstep::Lockstep;
+pub(crate) use lockstep::{DUMMY, Decided, GroupStep};
 
 /// Engines that are alike.
 #[derive(Clone, Debug)]
@@ -91,6 +94,8 @@ pub(crate) struct Engine {
     /// Requests whose prompts the latest steps complete; None where that is not noted.
     handing: Option<Vec<Handing>>,
     coast: Coast,
+    /// What only engines that step together with others have.
+    lockstep: Option<Box<Lockstep>>,
     step_ends: Rows<u64>,
     totals: StepTotals,
     counts: EngineCounts,
@@ -151,6 +156,7 @@ impl Engine {
             lost_peak: 0,
             handing: None,
             coast: Coast::default(),
+            lockstep: settings.data_parallel_group.map(|_| Box::default()),
             step_ends: Rows::default(),
             totals: StepTotals::default(),
             counts: EngineCounts::default(),
@@ -226,21 +232,18 @@ impl Engine {
         now: SimTime,
         records: &mut Records,
     ) -> Result<Outcome, SimError> {
-        let step = next_step(self.step_ends.end())?;
-        let mut plan = self.spare.pop().unwrap_or_default();
-        self.scheduler.schedule(now, step, &mut plan);
-        self.record_decisions(&plan, now, records);
-        if plan.is_empty() {
-            let preempted = !plan.preempted.is_empty();
-            self.spare.push(plan);
-            if preempted && self.in_flight.is_empty() {
+        let plan = match self.decide(now, records)? {
+            Decided::Step(plan) => plan,
+            Decided::Nothing { preempted } if preempted && self.in_flight.is_empty() => {
                 return Ok(Outcome::Again);
             }
-            return Ok(match self.scheduler.window_closes() {
-                Some(closes) if closes > now => Outcome::WaitUntil(closes),
-                _ => Outcome::Idle,
-            });
-        }
+            Decided::Nothing { .. } => {
+                return Ok(match self.scheduler.window_closes() {
+                    Some(closes) if closes > now => Outcome::WaitUntil(closes),
+                    _ => Outcome::Idle,
+                });
+            }
+        };
         let duration = self.cost.step_duration(&plan.shape)?;
         let start = now.after(self.overhead)?.max(self.device_free);
         let mut end = start.after(duration)?;
@@ -255,17 +258,48 @@ impl Engine {
             stage.free = end;
             busy_ns += duration.as_nanos();
         }
+        self.record_shape(&plan.shape, busy_ns, end);
+        self.dispatch(plan, start, end, records);
+        Ok(Outcome::Step(end))
+    }
+
+    /// Decide the next step.
+    #[inline]
+    pub(crate) fn decide(
+        &mut self,
+        now: SimTime,
+        records: &mut Records,
+    ) -> Result<Decided, SimError> {
+        let step = next_step(self.step_ends.end())?;
+        let mut plan = self.spare.pop().unwrap_or_default();
+        self.scheduler.schedule(now, step, &mut plan);
+        self.record_decisions(&plan, now, records);
+        if plan.is_empty() {
+            let preempted = !plan.preempted.is_empty();
+            self.spare.push(plan);
+            return Ok(Decided::Nothing { preempted });
+        }
+        Ok(Decided::Step(plan))
+    }
+
+    /// Have a step that is decided and priced in flight.
+    #[inline]
+    fn dispatch(
+        &mut self,
+        mut plan: Box<StepPlan>,
+        start: SimTime,
+        end: SimTime,
+        records: &mut Records,
+    ) {
         plan.end = end;
         plan.overlaps = !self.in_flight.is_empty();
         if self.settings.role != Role::Aggregated {
             self.note_handovers(&plan, start, end, records);
         }
-        self.record_shape(&plan.shape, busy_ns, end);
         if let Some(rows) = &mut records.steps {
             self.record_row(&plan, rows, start, end);
         }
         self.in_flight.push_back(plan);
-        Ok(Outcome::Step(end))
     }
 
     /// Note whose prompts a step completes, or whose second token it gives.
@@ -411,7 +445,13 @@ impl Engine {
 
     #[inline]
     fn record_shape(&mut self, shape: &StepShape, busy_ns: u64, end: SimTime) {
-        self.totals.add(shape, self.cost.experts(shape));
+        let experts = self.cost.experts(shape);
+        self.record_step(shape, experts, busy_ns, end);
+    }
+
+    #[inline]
+    fn record_step(&mut self, shape: &StepShape, experts: f64, busy_ns: u64, end: SimTime) {
+        self.totals.add(shape, experts);
         self.counts.busy_ns += busy_ns;
         self.step_ends.push(end.as_nanos());
         self.hash.add(end.as_nanos());
@@ -446,9 +486,9 @@ impl Engine {
 
     /// Totals so far.
     pub(crate) fn stats(&self) -> EngineStats {
-        let (mut operations, mut bytes) = self.cost.work(&self.totals);
+        let (mut operations, mut bytes) = self.work(&self.cost);
         for stage in &self.later_stages {
-            let work = stage.cost.work(&self.totals);
+            let work = self.work(&stage.cost);
             (operations, bytes) = (operations + work.0, bytes + work.1);
         }
         let stages = 1 + self.later_stages.len();
@@ -456,6 +496,7 @@ impl Engine {
         let busy_ns = self.counts.busy_ns / stages as u64;
         EngineStats {
             totals: self.totals,
+            dummy_steps: self.dummy_steps(),
             counts: EngineCounts { busy_ns, ..self.counts },
             used_blocks: self.scheduler.kv().used(),
             peak_blocks: self.scheduler.kv().peak_used().max(self.lost_peak),
@@ -472,6 +513,8 @@ pub struct EngineStats {
     pub totals: StepTotals,
     /// What it counted; `busy_ns` is the mean of the stages.
     pub counts: EngineCounts,
+    /// Steps without a request, run because other engines of its group had some.
+    pub dummy_steps: u64,
     /// KV blocks in use now.
     pub used_blocks: u32,
     /// Most KV blocks in use at once.

@@ -29,7 +29,7 @@ LAYERS = [
         "tables",
         "decisions",
     },
-    {"class_results"},
+    {"class_results", "expert_groups"},
     {"results", "progress_bar"},
     {"pools"},
     {"shared_inputs"},

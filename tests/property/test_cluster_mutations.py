@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,9 +18,11 @@ from tests.property.test_core_matches_reference import (
     cases,
     changing_cases,
     disaggregated_cases,
+    grouped_cases,
     run_reference,
 )
 from tests.reference.cluster import Cluster
+from tests.reference.engines import Sums, Troop
 from tests.reference.fleet import Fleet
 from tests.reference.links import Links
 from tests.reference.routers import Incoming, Router
@@ -100,6 +102,17 @@ def twice_the_same(self: Router, _: int, __: Incoming) -> int:
     return min((self.up[self.draw(len(self.up))] for _ in range(2)), key=self.requests)
 
 
+def dummies_have_no_token(_: Troop, sums: dict[int, Sums]) -> int:
+    """Engines without requests send nothing to the experts."""
+    working = [own for own in sums.values() if own["prefill_seqs"] or own["sampled_seqs"]]
+    return sum(own["prefill_tokens"] + own["decode_seqs"] for own in working)
+
+
+def first_sets_the_pace(_: Troop, durations: Sequence[int]) -> int:
+    """A group does not wait for its slowest engine."""
+    return durations[0]
+
+
 class Noticed(Exception):
     """The wrong variant did something else."""
 
@@ -118,6 +131,8 @@ VARIANTS: list[tuple[type, str, Callable[..., Any], st.SearchStrategy[Case]]] = 
     (Scheduler, "abort", aborted_blocks_are_forgotten, st.just(ABORTED)),
     (Router, "power_of_two", twice_the_same, changing_cases()),
     (Cluster, "due_ns", never_thinks, cases()),
+    (Troop, "tokens_of_all", dummies_have_no_token, grouped_cases()),
+    (Troop, "pace_ns", first_sets_the_pace, grouped_cases()),
 ]
 
 

@@ -22,12 +22,14 @@ from llm_inference_simulator.cluster import (
     FleetSettings,
     TransferSettings,
 )
-from tests.reference.cluster import Cluster, Job, Run, StepNs, Sums, Transfers
+from tests.reference.cluster import Cluster, Job, Run, Transfers
+from tests.reference.engines import StepNs, Sums
 from tests.reference.fleet import Autoscaling, FleetRules
 from tests.reference.routers import ROUND_ROBIN, Routing
 from tests.reference.scheduler import Settings
 
-Costs = tuple[int, int, int, int]
+Costs = tuple[int, ...]
+"""Of a step, a prompt token, a decoding request, a key, a token of all who step together."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,14 @@ class Case:
 
 
 def fixed_ns(costs: Costs, sums: Sums) -> int:
-    step, prefill_token, decode_seq, context_token = costs
-    return max(
-        1,
-        step
-        + prefill_token * sums["prefill_tokens"]
-        + decode_seq * sums["decode_seqs"]
-        + context_token * sums["decode_context_tokens"],
-    )
+    priced = ("prefill_tokens", "decode_seqs", "decode_context_tokens", "group_tokens")
+    return max(1, costs[0] + sum(ns * sums[name] for ns, name in zip(costs[1:], priced)))  # noqa: B905
 
 
 def stage_costs(settings: Settings, costs: Costs) -> list[Costs]:
     """One a stage: every other one has a longer constant and prices tokens differently."""
-    step, prefill_token, decode_seq, context_token = costs
-    odd = (step + 37, prefill_token // 2, 2 * decode_seq, context_token)
+    step, prefill_token, decode_seq, *others = costs
+    odd = (step + 37, prefill_token // 2, 2 * decode_seq, *others)
     return [odd if stage % 2 else costs for stage in range(settings.pipeline_parallel_size)]
 
 
@@ -372,6 +368,29 @@ def changing_cases(draw: st.DrawFn) -> Case:
     return replace(case, fleet=rules)
 
 
+@st.composite
+def grouped_cases(draw: st.DrawFn) -> Case:
+    """Some engines step together, beside others that do not, whatever they do."""
+    case = draw(cases() | disaggregated_cases() | changing_cases())
+    shared = draw(st.sampled_from([0, 3, 20]))
+    engines: list[tuple[Settings, Costs]] = []
+    for group, (settings, costs) in enumerate(case.engines):
+        own = replace(settings, batching_strategy="continuous", data_parallel_group=group)
+        if draw(st.integers(0, 4)) == 0:
+            engines.append((settings, (*costs, shared)))
+            continue
+        for _ in range(draw(st.sampled_from([1, 2, 2, 3]))):
+            unequal = replace(
+                own,
+                max_num_seqs=draw(st.sampled_from([own.max_num_seqs, 1, 3])),
+                num_gpu_blocks=own.num_gpu_blocks + draw(st.sampled_from([0, 0, 3])),
+            )
+            step, *others = costs
+            engines.append((unequal, (step + draw(st.sampled_from([0, 0, 9])), *others, shared)))
+    fleet = case.fleet and replace(case.fleet, autoscaling=None)
+    return replace(case, engines=tuple(engines), fleet=fleet)
+
+
 ROLES = st.sampled_from(["prefill", "decode"])
 LINK_BYTES_PER_S = st.sampled_from([10**8, 3 * 10**8, 10**9, 10**9, 2 * 10**9 + 1, 10**12])
 
@@ -466,6 +485,40 @@ def test_changing_core_equals_reference(case: Case) -> None:
     assert all(engine.used_blocks == 0 for engine in run.engine_stats())
     sliced = finish(build_core(case, record_steps=False), 1)
     assert rows_of(sliced.request_columns()) == expected.requests
+
+
+@slow_to_draw
+@given(grouped_cases())
+def test_core_of_engines_that_step_together_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    run = finish(build_core(case))
+    assert_equal(run, expected)
+    stats = run.engine_stats()
+    assert all(engine.used_blocks == 0 for engine in stats)
+    if any(engine.dummy_steps for engine in stats):
+        event("an idle engine was dragged along")
+    if any(row["preemptions"] for row in expected.requests):
+        event("preempted")
+    sliced = finish(build_core(case, record_steps=False), 1)
+    assert sliced.trace_hash() == run.trace_hash()
+    assert rows_of(sliced.request_columns()) == expected.requests
+
+
+@slow_to_draw
+@given(cases() | disaggregated_cases() | changing_cases())
+def test_a_group_of_one_is_an_engine_by_itself(case: Case) -> None:
+    if case.fleet:
+        case = replace(case, fleet=replace(case.fleet, autoscaling=None))
+    alone = [(replace(own, batching_strategy="continuous"), costs) for own, costs in case.engines]
+    grouped = [
+        (replace(own, data_parallel_group=group), costs) for group, (own, costs) in enumerate(alone)
+    ]
+    expected = finish(build_core(replace(case, engines=tuple(alone))))
+    run = finish(build_core(replace(case, engines=tuple(grouped))))
+    assert run.trace_hash() == expected.trace_hash()
+    assert stats_of(run) == stats_of(expected)
+    assert rows_of(run.request_columns()) == rows_of(expected.request_columns())
+    assert rows_of(run.step_columns()) == rows_of(expected.step_columns())
 
 
 TWO_BLOCKS = Settings(

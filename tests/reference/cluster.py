@@ -1,4 +1,4 @@
-"""A cluster of engines on one clock: docs/spec.md, sections 1 to 3, 8, 11, 12 and 14."""
+"""A cluster of engines on one clock: docs/spec.md, sections 1 to 3, 11, 12 and 15."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import partial
 
+from tests.reference.engines import Engine, Flight, StepNs, sums_of, troops_of
 from tests.reference.fleet import STATIC, Fleet, FleetRules
 from tests.reference.links import Links
 from tests.reference.routers import ROUND_ROBIN, Incoming, Router, Routing
@@ -18,9 +17,6 @@ STEP_ENDS, TRANSFERS, PLANNED, STARTED, LOOKS, TIMES_OUT, ANSWERED, SENT, ARRIVE
     range(10)
 )
 """What happens in one nanosecond, in order (1.3, 13.6); rank 4 begins with the clients' side."""
-
-Sums = dict[str, int]
-StepNs = Callable[[Sums], int]
 
 
 @dataclass(frozen=True)
@@ -38,18 +34,6 @@ class Job:
     blocks: tuple[int, ...] = ()
     after: int = -1
     think_ns: int = 0
-
-
-@dataclass
-class Engine:
-    settings: Settings
-    scheduler: Scheduler
-    stages: list[StepNs]
-    ends: list[int] = field(default_factory=list)  # of the steps in flight
-    # Of all steps: when they left the stages and, between these, the links (14.1).
-    place_ends: list[list[int]] = field(default_factory=list)
-    woken_ns: int = -1  # something happened in this nanosecond that it has not scheduled after
-    starts: list[int] = field(default_factory=list)  # of the steps in flight
 
 
 @dataclass(frozen=True)
@@ -87,31 +71,6 @@ class Run:
     token_times: list[list[int]] = field(default_factory=list)
 
 
-def sums_of(decision: Decision) -> Sums:
-    """Section 8, term by term."""
-    prefill = ("seqs", "tokens", "attention_pairs", "context_tokens")
-    sums = dict.fromkeys((f"prefill_{name}" for name in prefill), 0)
-    sums |= dict.fromkeys(("decode_seqs", "decode_context_tokens", "sampled_seqs"), 0)
-    for (request, c, n), sampled in zip(decision.rows, decision.samples, strict=True):
-        if n == 1 and c >= request.prompt:
-            sums["decode_seqs"] += 1
-            sums["decode_context_tokens"] += c + 1
-        else:
-            sums["prefill_seqs"] += 1
-            sums["prefill_tokens"] += n
-            sums["prefill_attention_pairs"] += sum(range(c + 1, c + n + 1))
-            sums["prefill_context_tokens"] += c + n
-        sums["sampled_seqs"] += sampled
-    return sums
-
-
-def link_ns(link: tuple[int, int, int], sums: Sums) -> int:
-    """14.4."""
-    latency_ns, bytes_per_token, bytes_per_s = link
-    tokens = sums["prefill_tokens"] + sums["decode_seqs"]
-    return latency_ns + math.ceil(Fraction(tokens * bytes_per_token * 10**9, bytes_per_s))
-
-
 def rejected(job: Job, settings: Settings) -> bool:
     """2.3 and 12.2."""
     if job.prompt == 0 or job.output == 0 or job.prompt >= settings.max_model_len:
@@ -138,8 +97,7 @@ class Cluster:
         fleet: FleetRules | None = None,
     ) -> None:
         self.engines = [Engine(s, scheduler(s), list(stages)) for s, stages in engines]
-        for engine in self.engines:
-            engine.place_ends = [[0] for _ in self.places_of(engine)]
+        self.troops = troops_of(self.engines)
         self.jobs = jobs
         self.places = len(jobs) if max_concurrency is None else max_concurrency
         self.request_latency = request_latency_ns
@@ -159,6 +117,7 @@ class Cluster:
         self.make_scheduler = scheduler
         self.fleet = Fleet(fleet or STATIC, self)
         self.closing: dict[int, int] = {}  # when the windows of idle engines close
+        self.on_the_way: dict[int, float] = {}  # sent, with the moment since when they were due
         self.order: dict[int, int] = {}  # of sending
         self.unsent = set(range(len(jobs)))
         self.answers: dict[int, int] = {}
@@ -225,9 +184,9 @@ class Cluster:
             if since > now or self.unanswered >= self.places:
                 break
             self.run.requests[number]["arrival_ns"] = now
-            self.at(now + self.request_latency, ARRIVES, len(self.order))
+            self.at(now + self.request_latency, ARRIVES, 0)
             self.unsent.remove(number)
-            self.order[number] = len(self.order)
+            self.on_the_way[number] = since
             self.unanswered += 1
 
     def due_ns(self, number: int) -> float:
@@ -253,9 +212,14 @@ class Cluster:
 
     # The router (2.3, 2.5)
 
-    def arrives(self, now: int, place: int) -> None:
-        """1.3: of one nanosecond, in the order in which they were sent."""
-        number = list(self.order)[place]
+    def arrives(self, now: int, _: int) -> None:
+        """1.3: in the order in which they became due, then by row.
+
+        An answer of this very nanosecond may have brought one that comes before others.
+        """
+        number = min(self.on_the_way, key=lambda number: (self.on_the_way[number], number))
+        del self.on_the_way[number]
+        self.order[number] = len(self.order)
         job = self.jobs[number]
         if any(rejected(job, engine.settings) for engine in self.engines):
             self.answer(now, number, 2)
@@ -293,10 +257,9 @@ class Cluster:
         return request
 
     def enter(self, now: int, index: int, request: Request) -> None:
-        engine = self.engines[index]
         self.run.requests[request.number]["engine"] = index
-        engine.scheduler.add(request)
-        if not engine.ends:  # 3.1
+        self.engines[index].scheduler.add(request)
+        if not self.troops[index].flights:  # 3.1
             self.wake(now, index)
 
     def indices(self, role: str) -> list[int]:
@@ -387,51 +350,64 @@ class Cluster:
         self.engines[move.sender].scheduler.sent(move.source)
         self.engines[move.receiver].scheduler.receive(move.target)
         for index in (move.sender, move.receiver):
-            if not self.engines[index].ends:
+            if not self.troops[index].flights:
                 self.wake(now, index)
 
     # Engines (section 3)
 
     def wake(self, now: int, index: int) -> None:
-        self.engines[index].woken_ns = now
-        self.at(now, SCHEDULES, index)
+        leader = self.troops[index].leader
+        self.engines[leader].woken_ns = now
+        self.at(now, SCHEDULES, leader)
 
     def schedules(self, now: int, index: int) -> None:
-        engine = self.engines[index]
-        window_closes = self.closing.get(index) == now and not engine.ends
-        if engine.woken_ns != now and not window_closes:
+        """Sections 3 and 15: all engines of a troop decide together."""
+        troop = self.troops[index]
+        window_closes = self.closing.get(index) == now and not troop.flights
+        if self.engines[index].woken_ns != now and not window_closes:
             return
-        engine.woken_ns = -1
+        self.engines[index].woken_ns = -1
         self.closing.pop(index, None)
-        depth = self.depth(engine.settings)
-        handing: list[tuple[Request, int, int]] = []
-        reserved: list[tuple[Request, int]] = []
-        while len(engine.ends) < depth:
-            decision = engine.scheduler.schedule(now)
-            reserved += decision.reserved
-            if not decision.rows:
-                engine.scheduler.withdraw()
-                if decision.preempted and not engine.ends:
+        handing: list[tuple[int, Request, int, int]] = []
+        reserved: list[tuple[int, Request, int]] = []
+        while len(troop.flights) < troop.depth():
+            decisions = {i: own.scheduler.schedule(now) for i, own in troop.engines.items()}
+            for i, decision in decisions.items():
+                reserved += [(i, *reservation) for reservation in decision.reserved]
+                if not decision.rows:
+                    self.engines[i].scheduler.withdraw()
+            if not any(decision.rows for decision in decisions.values()):
+                preempted = any(decision.preempted for decision in decisions.values())
+                if preempted and not troop.flights:
                     # Nothing ends later that would wake the engine: vLLM's loop turns again.
                     continue
                 break
-            for request in decision.admitted:
-                row = self.run.requests[request.number]
-                row["admitted_ns"] = now if row["admitted_ns"] < 0 else row["admitted_ns"]
-            self.start_step(now, index, decision)
-            handing += [
-                (request, engine.starts[-1], engine.ends[-1])
-                for (request, _, _), sampled in zip(decision.rows, decision.samples, strict=True)
-                if sampled and request.hands_over
-            ]
+            flight = troop.start_step(now, decisions)
+            self.at(flight.end, STEP_ENDS, index)
+            for i in flight.workers:
+                decision = decisions[i]
+                self.record_step(now, i, decision, flight)
+                handing += [
+                    (i, request, flight.start, flight.end)
+                    for (request, _, _), sampled in zip(
+                        decision.rows, decision.samples, strict=True
+                    )
+                    if sampled and request.hands_over
+                ]
         if self.transfers and self.transfers.layers:
-            for request, start, end in handing:
+            for i, request, start, end in sorted(handing, key=lambda hand: hand[0]):
                 available = start + (end - start) // self.transfers.layers
-                self.hand_over(now, index, request, available, end)
-        for request, tokens in reserved:
+                self.hand_over(now, i, request, available, end)
+        for _, request, tokens in sorted(reserved, key=lambda reservation: reservation[0]):
             self.reserved(now, request, tokens)
+        if not troop.flights:
+            for i, engine in troop.engines.items():
+                self.wait_for_window(now, i, engine)
+
+    def wait_for_window(self, now: int, index: int, engine: Engine) -> None:
+        """3.5 and 7.2."""
         scheduler = engine.scheduler
-        if not engine.ends and scheduler.waiting and scheduler.quota <= 0:
+        if scheduler.waiting and scheduler.quota <= 0:
             if engine.settings.batching_strategy == "continuous":
                 assert scheduler.sending or scheduler.receiving, "requests are forgotten"
                 return
@@ -440,41 +416,17 @@ class Cluster:
             assert self.closing[index] > now
             self.at(self.closing[index], SCHEDULES, index)
 
-    def places_of(self, engine: Engine) -> list[StepNs]:
-        """14.1: the stages and the links between them, as a batch passes them."""
-        places: list[StepNs] = []
-        for stage, step_ns in enumerate(engine.stages):
-            if stage:
-                places.append(partial(link_ns, engine.settings.stage_links[stage - 1]))
-            places.append(lambda sums, step_ns=step_ns: max(1, step_ns(sums)))  # type: ignore[misc]
-        return places
-
-    def depth(self, settings: Settings) -> int:
-        """3.3, 3.4 and 14.2: steps in flight."""
-        if settings.pipeline_parallel_size > 1:
-            return settings.pipeline_parallel_size
-        return 2 if settings.async_scheduling else 1
-
-    def start_step(self, now: int, index: int, decision: Decision) -> None:
-        """3.3, 3.4 and 14.1."""
-        engine = self.engines[index]
-        sums = sums_of(decision)
-        end = now + engine.settings.step_overhead_ns
-        starts = []
-        for place_ns, ends in zip(self.places_of(engine), engine.place_ends, strict=True):
-            starts.append(max([end, *ends]))
-            end = starts[-1] + place_ns(sums)
-            ends.append(end)
-        start = starts[0]
-        engine.ends.append(end)
-        engine.starts.append(start)
-        self.at(end, STEP_ENDS, index)
+    def record_step(self, now: int, index: int, decision: Decision, flight: Flight) -> None:
+        """Section 11."""
+        for request in decision.admitted:
+            row = self.run.requests[request.number]
+            row["admitted_ns"] = now if row["admitted_ns"] < 0 else row["admitted_ns"]
         self.run.steps.append(
             {
                 "engine": index,
-                "start_ns": start,
-                "end_ns": end,
-                **sums,
+                "start_ns": flight.start,
+                "end_ns": flight.end,
+                **sums_of(decision),
                 "preempted": len(decision.preempted),
                 "running": decision.running,
                 "waiting": decision.waiting,
@@ -483,13 +435,18 @@ class Cluster:
         )
 
     def step_ends(self, now: int, index: int) -> None:
-        """3.2."""
-        engine = self.engines[index]
-        if not engine.ends or engine.ends[0] != now:
+        """3.2 and 15.2."""
+        troop = self.troops[index]
+        if not troop.flights or troop.flights[0].end != now:
             assert self.fleet.rules.planned, "only the steps of dead engines never end"
             return
-        engine.ends.pop(0)
-        engine.starts.pop(0)
+        for worker in troop.flights.pop(0).workers:
+            self.output(now, worker)
+        self.wake(now, index)
+
+    def output(self, now: int, index: int) -> None:
+        """Section 6."""
+        engine = self.engines[index]
         tokens, finished = engine.scheduler.update()
         for request in tokens:
             row, seen = self.run.requests[request.number], now + self.response_latency
@@ -505,4 +462,3 @@ class Cluster:
                 self.answer(now, request.number, 1)
             elif self.transfers and not self.transfers.layers:
                 self.hand_over(now, index, request, now, now)
-        self.wake(now, index)

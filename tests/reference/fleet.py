@@ -63,15 +63,17 @@ class Fleet:
             self.ups_left -= 1
             self.rise(now, engine)
             return
-        self.up.discard(engine)
-        self.starts.pop(engine, None)
+        for member in self.cluster.troops[engine].engines:  # 15.6
+            self.up.discard(member)
+            self.starts.pop(member, None)
         if change == "fail":
             self.die(now, engine)
 
     def rise(self, now: int, engine: int) -> None:
         """13.3."""
-        self.starts.pop(engine, None)
-        self.up.add(engine)
+        for member in self.cluster.troops[engine].engines:
+            self.starts.pop(member, None)
+            self.up.add(member)
         held, self.held = self.held, []
         for number in held:
             self.cluster.send_to_engine(now, number, self.known(number))
@@ -81,11 +83,12 @@ class Fleet:
 
     def die(self, now: int, index: int) -> None:
         """13.2."""
-        engine = self.cluster.engines[index]
-        lost = sorted(r.number for r in (*engine.scheduler.running, *engine.scheduler.waiting))
-        engine.scheduler = self.cluster.make_scheduler(engine.settings)
-        engine.ends, engine.starts = [], []
-        engine.place_ends = [[now] for _ in engine.place_ends]
+        troop, lost = self.cluster.troops[index], []
+        for engine in troop.engines.values():
+            lost += [r.number for r in (*engine.scheduler.running, *engine.scheduler.waiting)]
+            engine.scheduler = self.cluster.make_scheduler(engine.settings)
+        troop.stop(now)
+        lost.sort()
         for number in lost:
             self.cluster.routers["aggregated"].answered(self.cluster.incoming(number))
         for number in lost:
@@ -130,7 +133,7 @@ class Fleet:
             engine = self.cluster.engines[row["engine"]]
             engine.scheduler.abort(self.cluster.requests_of[number][-1])
             self.cluster.routers["aggregated"].answered(self.cluster.incoming(number))
-            if not engine.ends:
+            if not self.cluster.troops[row["engine"]].flights:
                 self.cluster.wake(now, row["engine"])
         self.cluster.answer(now, number, 4)
 

@@ -35,6 +35,7 @@ class Settings:
     link_bytes_per_s: int = 0
     pipeline_parallel_size: int = 1
     stage_links: tuple[tuple[int, int, int], ...] = ()  # ns, bytes a token, bytes a second
+    data_parallel_group: int | None = None  # 15.1
 
 
 @dataclass(eq=False)

@@ -226,6 +226,11 @@ def _utilisation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = sum(engine["steps"] for engine in engines)
     preemptions = sum(engine["preemptions"] for engine in engines)
     rows.append(("steps", f"{steps:,}, {preemptions:,} preemptions"))
+    dummies = sum(engine["dummy_steps"] for engine in engines)
+    if dummies:
+        share = _percent(dummies / (steps + dummies))
+        text = f"{dummies:,} beside other engines of their group ({share} of all)"
+        rows.append(("dummy steps", text))
     hits = sum(engine["prefix_cache_hits"] for engine in engines)
     if hits:
         queries = sum(engine["prefix_cache_queries"] for engine in engines)

@@ -16,6 +16,7 @@ from llm_inference_simulator.catalog.pipeline import PipelineStage
 from llm_inference_simulator.config import EngineConfig, PerformanceModelConfig
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.performance_models.base import BasePerformanceModel
+from llm_inference_simulator.performance_models.hardware import ExchangeLink
 from llm_inference_simulator.performance_models.op_table import OpTablePerformanceModel
 from llm_inference_simulator.performance_models.roofline import RooflinePerformanceModel
 from llm_inference_simulator.performance_models.vllm_roofline import VLLMRooflineModel
@@ -47,15 +48,16 @@ def create_performance_model(
     *,
     max_model_len: int | None = None,
     engines: int = 1,
+    exchange: ExchangeLink | None = None,
     stage: PipelineStage | None = None,
     find_calibration: FindCalibration | None = None,
 ) -> BasePerformanceModel:
     """Build the performance model that ``performance`` names for a model on an accelerator.
 
     ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
-    context); ``engines`` data-parallel engines share the experts under expert parallelism.
-    ``stage`` prices one stage of a pipeline, which ``vllm_roofline`` cannot. ``find_calibration``
-    stands in for :func:`find_calibration_of`, where the files have been read already. Raises
+    context); ``engines`` data-parallel engines share the experts under expert parallelism, and
+    ``exchange`` joins them. ``stage`` prices one stage of a pipeline, which ``vllm_roofline``
+    cannot. ``find_calibration`` stands in for :func:`find_calibration_of`, where the files have been read already. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
@@ -86,6 +88,7 @@ def create_performance_model(
         "all_reduce": performance.all_reduce,
         "max_model_len": max_model_len,
         "engines": engines,
+        "exchange": exchange,
         "expert_load_imbalance": performance.expert_load_imbalance,
     }
     if calibration is None:

@@ -85,6 +85,7 @@ def _experts(layout: Layout, moe: MoeSpec, layers: int) -> Iterator[Operation]:
             ),
             shape=shape if name == "experts_up" else None,
             module=None if name == "experts_up" else "experts_up",
+            shared=True,
         )
     yield Operation(
         name="experts_activation",
@@ -92,6 +93,7 @@ def _experts(layout: Layout, moe: MoeSpec, layers: int) -> Iterator[Operation]:
         operations=(("tokens", 4.0 * visits * width),),
         bytes=(("tokens", visits * 3 * width * DTYPE_BYTES),),
         module="experts_up",
+        shared=True,
     )
     if layout.engines > 1:
         # Hidden states go to the experts' accelerators and come back.

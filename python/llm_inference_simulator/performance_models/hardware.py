@@ -33,6 +33,20 @@ class RooflineHardware:
     link_bandwidth: float
     link_latency_s: float
     all_reduce: Literal["ring", "tree", "auto"] = "auto"
+    exchange_bandwidth: float | None = None
+    """Bytes per second that an accelerator sends to experts elsewhere; None: the link's."""
+    exchange_latency_s: float | None = None
+    """Of an all-to-all; None: the link's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLink:
+    """What joins the accelerators that routed experts are spread over."""
+
+    bytes_per_s: float
+    """Achievable, per accelerator and direction, as an even all-to-all sees it."""
+    latency_s: float
+    crosses_nodes: bool
 
 
 def achievable_flops(xpu: XpuSpec, dtype: ComputeDtype) -> float:

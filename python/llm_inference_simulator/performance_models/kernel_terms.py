@@ -61,6 +61,8 @@ class Term:
     values: list[float]
     provenance: Provenance
     bound: Literal["communication", "overhead"] | None = None
+    shared: bool = False
+    """Whether it serves the tokens of all engines that share the experts."""
     seconds_per_pair: float = 0.0
     saturating_tokens: float = 0.0
     seconds_per_key: float = 0.0
@@ -75,6 +77,8 @@ class TermBuilder:
     times: KernelTimes
     hardware: RooflineHardware
     """Rates for what no table covers."""
+    exchange_was_measured: bool
+    """Whether an all-to-all runs inside a node, as the measured ones."""
     overheads: HostOverheads
     kv_dtype: str
     distribution: str
@@ -154,6 +158,7 @@ class TermBuilder:
             y=[],
             values=(operation.repeat * curve.seconds).tolist(),
             provenance=curve.provenance,
+            shared=operation.shared,
         )
 
     def _collective(self, operation: Operation, shape: Collective, *, mixed: bool) -> Term:
@@ -161,7 +166,9 @@ class TermBuilder:
         launch = None
         if operation.kind == "all_reduce":
             launch = "eager" if mixed else "graph"
-        curve = self.times.collective(operation.kind, shape.ranks, launch)
+        curve = None
+        if operation.kind != "all_to_all" or self.exchange_was_measured:
+            curve = self.times.collective(operation.kind, shape.ranks, launch)
         if curve is None or shape.bytes_per_token == 0:
             return replace(self._analytic(operation), bound="communication")
         factor = self.overheads.all_reduce_factor if operation.kind == "all_reduce" else 1.0
@@ -258,6 +265,7 @@ class TermBuilder:
             y=[],
             values=np.maximum.accumulate(self._seconds(operation, sums.__getitem__)).tolist(),
             provenance="analytic",
+            shared=operation.shared,
         )
 
     def _analytic_decode(self, operation: Operation) -> Term:
@@ -354,8 +362,9 @@ class TermBuilder:
             "all_gather": [(1.0, ranks - 1)],
             "all_to_all": [(1.0, 1)],
         }[operation.kind]
-        seconds = [
-            wire * sent / hardware.link_bandwidth + hops * hardware.link_latency_s
-            for wire, hops in ways
-        ]
+        bandwidth, latency_s = hardware.link_bandwidth, hardware.link_latency_s
+        if operation.kind == "all_to_all":
+            bandwidth = hardware.exchange_bandwidth or bandwidth
+            latency_s = hardware.exchange_latency_s or latency_s
+        seconds = [wire * sent / bandwidth + hops * latency_s for wire, hops in ways]
         return np.asarray(operation.repeat * np.minimum.reduce(seconds))

@@ -11,6 +11,7 @@ from llm_inference_simulator.catalog import ModelSpec, XpuSpec
 from llm_inference_simulator.catalog.pipeline import PipelineStage
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.performance_models.base import decode_step, prefill_step
+from llm_inference_simulator.performance_models.hardware import ExchangeLink
 from llm_inference_simulator.performance_models.kernel_terms import Term, TermBuilder
 from llm_inference_simulator.performance_models.kernel_times import KernelTimes
 from llm_inference_simulator.performance_models.roofline import (
@@ -47,6 +48,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
         max_model_len: int | None = None,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
+        exchange: ExchangeLink | None = None,
         stage: PipelineStage | None = None,
         expert_distribution: str = "power_law_1.2",
     ) -> None:
@@ -67,6 +69,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             max_model_len=max_model_len,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
+            exchange=exchange,
             stage=stage,
         )
         self.calibration.require_xpu(self.xpu)
@@ -82,6 +85,7 @@ class OpTablePerformanceModel(RooflinePerformanceModel):
             composition=self.composition,
             times=KernelTimes(self.calibration.tables, self.xpu),
             hardware=self.hardware,
+            exchange_was_measured=self.exchange is None or not self.exchange.crosses_nodes,
             overheads=self.calibration.overheads,
             kv_dtype="fp8" if kv_dtype_bytes(self.engine, self.model) == 1 else "bfloat16",
             distribution=self._distribution,

@@ -99,6 +99,9 @@ class Operation:
     """What measured tables have it under; None: elementwise."""
     module: str | None = None
     """Operation whose measured time contains this one's."""
+    shared: bool = False
+    """Whether it serves the tokens of all engines that share the experts, and its sums are their
+    mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from llm_inference_simulator._core import CostModel, OperationCost, StepShape
@@ -17,6 +18,7 @@ from llm_inference_simulator.performance_models.base import (
 )
 from llm_inference_simulator.performance_models.composition import attention_window, compose
 from llm_inference_simulator.performance_models.hardware import (
+    ExchangeLink,
     PhaseRates,
     RooflineHardware,
     achievable_bandwidth,
@@ -37,11 +39,14 @@ class RooflinePerformanceModel(BasePerformanceModel):
     formats of weights and cache. ``max_model_len`` is the longest sequence to be priced; None: the
     engine's, or else the model's context. With expert parallelism (an engine setting)
     experts lie on the accelerators of ``engines`` data-parallel engines, and the busiest one serves
-    ``expert_load_imbalance`` times the mean. ``stage`` prices one stage of a pipeline. Raises
+    ``expert_load_imbalance`` times the mean; ``exchange`` joins them (None: the link of a
+    tensor-parallel group). ``stage`` prices one stage of a pipeline. Raises
     :class:`~llm_inference_simulator.errors.ConfigError` for what cannot be priced.
     """
 
     name = "roofline"
+    _step_factor = 1.0
+    """How many times as long everything takes as its rates say."""
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class RooflinePerformanceModel(BasePerformanceModel):
         max_model_len: int | None = None,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
+        exchange: ExchangeLink | None = None,
         stage: PipelineStage | None = None,
     ) -> None:
         self.model = load_model(model) if isinstance(model, str) else model
@@ -78,7 +84,8 @@ class RooflinePerformanceModel(BasePerformanceModel):
             stage=stage,
         )
         self.attention_window = self.composition.attention_window
-        self.hardware: RooflineHardware = self._hardware(all_reduce)
+        self.exchange = exchange
+        self.hardware: RooflineHardware = self._with_exchange(self._hardware(all_reduce))
         self.warnings = (*self.formats.warnings, *group_warnings(self.xpu, tensor_parallel_size))
         self.peak_flops = self.xpu.peak_flops(self.formats.compute_dtype)
         self.peak_bandwidth = self.xpu.memory_bytes_per_s
@@ -122,6 +129,15 @@ class RooflinePerformanceModel(BasePerformanceModel):
             link_bandwidth=group_bandwidth(xpu, self.tensor_parallel_size) * xpu.link_efficiency,
             link_latency_s=xpu.link_latency_us / 1e6,
             all_reduce=all_reduce,
+        )
+
+    def _with_exchange(self, hardware: RooflineHardware) -> RooflineHardware:
+        if self.exchange is None:
+            return hardware
+        return replace(
+            hardware,
+            exchange_bandwidth=self.exchange.bytes_per_s / self._step_factor,
+            exchange_latency_s=self.exchange.latency_s * self._step_factor,
         )
 
     def cost_model(self) -> CostModel:

@@ -21,6 +21,7 @@ from llm_inference_simulator.catalog import (
 from llm_inference_simulator.config import EngineConfig
 from llm_inference_simulator.errors import CalibrationError
 from llm_inference_simulator.performance_models.hardware import (
+    ExchangeLink,
     PhaseRates,
     RooflineHardware,
     group_bandwidth,
@@ -55,6 +56,7 @@ class VLLMRooflineModel(RooflinePerformanceModel):
         max_model_len: int | None = None,
         engines: int = 1,
         expert_load_imbalance: float = 1.0,
+        exchange: ExchangeLink | None = None,
     ) -> None:
         self._measured_on: dict[str, str] = {}
         self._step_factor = 1.0
@@ -75,6 +77,7 @@ class VLLMRooflineModel(RooflinePerformanceModel):
             max_model_len=max_model_len,
             engines=engines,
             expert_load_imbalance=expert_load_imbalance,
+            exchange=exchange,
         )
         if self._source is not None:
             engine = engine or EngineConfig()

@@ -18,6 +18,7 @@ pub(crate) const fn fixed() -> Result<CostModel, SimError> {
         prefill_token_ns: 20_000,
         decode_seq_ns: 100_000,
         context_token_ns: 0,
+        shared_token_ns: 0,
     }))
 }
 

@@ -112,6 +112,7 @@ impl Case {
             role: Role::Aggregated,
             link_bytes_per_s: 0,
             pipeline_parallel_size: 1,
+            data_parallel_group: None,
         }
     }
 }

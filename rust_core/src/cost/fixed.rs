@@ -14,14 +14,22 @@ pub struct FixedCost {
     pub decode_seq_ns: u64,
     /// Per key that decoding requests read.
     pub context_token_ns: u64,
+    /// Per token of all engines that step together; of an engine alone, per token of its own.
+    pub shared_token_ns: u64,
 }
 
 impl FixedCost {
     /// The cost of a step; saturates instead of overflowing, which the clock then refuses.
     pub fn step_duration(&self, step: &StepShape) -> SimDuration {
+        self.group_step_duration(step, step.tokens())
+    }
+
+    /// The cost of a step in a group whose engines have `group_tokens` tokens.
+    pub(super) fn group_step_duration(&self, step: &StepShape, group_tokens: u64) -> SimDuration {
         let nanos = self
             .prefill_token_ns
             .saturating_mul(step.prefill_tokens)
+            .saturating_add(self.shared_token_ns.saturating_mul(group_tokens))
             .saturating_add(self.decode_seq_ns.saturating_mul(step.decode_seqs))
             .saturating_add(self.context_token_ns.saturating_mul(step.decode_context_tokens))
             .saturating_add(self.step_ns);

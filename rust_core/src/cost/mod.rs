@@ -180,6 +180,27 @@ impl CostModel {
         Ok(duration.at_least_one())
     }
 
+    /// How long the step takes in a group whose engines, this one among them, have `group_tokens`
+    /// tokens in theirs; user code sees its own engine's step alone.
+    ///
+    /// # Errors
+    /// As [`CostModel::step_duration`].
+    pub fn group_step_duration(
+        &self,
+        step: &StepShape,
+        group_tokens: u64,
+    ) -> Result<SimDuration, SimError> {
+        let seconds = match self {
+            Self::Fixed(model) => {
+                return Ok(model.group_step_duration(step, group_tokens).at_least_one());
+            }
+            Self::Roofline(model) => model.group_step_seconds(step, group_tokens),
+            Self::Table(model) => model.group_step_seconds(step, group_tokens),
+            Self::External(model) => model.step_seconds(step)?,
+        };
+        Ok(SimDuration::from_secs_f64(seconds)?.at_least_one())
+    }
+
     /// Unrounded seconds of the step.
     ///
     /// # Errors
@@ -209,6 +230,25 @@ impl CostModel {
             Self::Roofline(model) => model.experts(step),
             Self::Table(model) => model.roofline().experts(step),
             Self::Fixed(_) | Self::External(_) => 0.0,
+        }
+    }
+
+    /// Distinct experts that `group_tokens` tokens of all engines wake in an expert layer.
+    pub fn group_experts(&self, group_tokens: u64) -> f64 {
+        self.priced().map_or(0.0, |model| model.group_experts(group_tokens))
+    }
+
+    /// As [`CostModel::work`], of steps in a group whose engines had `group_tokens` tokens.
+    pub fn group_work(&self, totals: &StepTotals, group_tokens: u64) -> (f64, f64) {
+        self.priced().map_or((0.0, 0.0), |model| model.group_work(totals, group_tokens))
+    }
+
+    /// The operations and bytes behind the model, where it has them.
+    fn priced(&self) -> Option<&Roofline> {
+        match self {
+            Self::Roofline(model) => Some(model),
+            Self::Table(model) => Some(model.roofline()),
+            Self::Fixed(_) | Self::External(_) => None,
         }
     }
 

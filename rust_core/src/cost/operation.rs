@@ -156,6 +156,8 @@ pub struct Operation {
     pub(super) kind: Kind,
     /// How often it runs in a step.
     pub(super) repeat: f64,
+    /// Whether its tokens are those of all engines that share it, in the mean of these engines.
+    pub(super) shared: bool,
     /// Floating-point operations of one run.
     pub(super) operations: Linear,
     /// Bytes of one run.
@@ -164,6 +166,7 @@ pub struct Operation {
 
 impl Operation {
     /// An operation that runs `repeat` times a step; work is given as (feature, coefficient).
+    /// A `shared` one, whose features are tokens and experts, serves several engines' tokens.
     ///
     /// # Errors
     /// [`SimError::InvalidSetting`] for an unknown feature and for numbers that are negative or not
@@ -173,6 +176,7 @@ impl Operation {
         runs: Runs,
         kind: Kind,
         repeat: f64,
+        shared: bool,
         operations: &[(String, f64)],
         bytes: &[(String, f64)],
     ) -> Result<Self, SimError> {
@@ -182,6 +186,7 @@ impl Operation {
             runs,
             kind,
             repeat,
+            shared,
             operations: linear(operations)?,
             bytes: linear(bytes)?,
         })

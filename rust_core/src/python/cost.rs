@@ -199,6 +199,7 @@ struct OperationArgument {
     runs: String,
     kind: String,
     repeat: f64,
+    shared: bool,
     operations: Vec<(String, f64)>,
     bytes: Vec<(String, f64)>,
 }
@@ -225,7 +226,8 @@ impl CompositionArgument {
             .map(|given| {
                 let (runs, kind) = (Runs::parse(&given.runs)?, Kind::parse(&given.kind)?);
                 let (work, bytes) = (&given.operations, &given.bytes);
-                Operation::new(&given.name, runs, kind, given.repeat, work, bytes)
+                let (repeat, shared) = (given.repeat, given.shared);
+                Operation::new(&given.name, runs, kind, repeat, shared, work, bytes)
             })
             .collect::<Result<Vec<Operation>, SimError>>()?;
         let mixture = self.mixture.map(|mixture| Mixture {
@@ -248,6 +250,7 @@ struct TermArgument {
     values: Vec<f64>,
     provenance: String,
     bound: Option<String>,
+    shared: bool,
     seconds_per_pair: f64,
     saturating_tokens: f64,
     seconds_per_key: f64,
@@ -296,7 +299,7 @@ impl TryFrom<TermArgument> for Term {
             }),
             other => return Err(unknown("function", other, "is not a function of a step")),
         };
-        Ok(Self { name: given.name.into(), function, provenance, bound })
+        Ok(Self { name: given.name.into(), function, provenance, bound, shared: given.shared })
     }
 }
 
@@ -328,6 +331,8 @@ struct RooflineHardwareArgument {
     link_bandwidth: f64,
     link_latency_s: f64,
     all_reduce: String,
+    exchange_bandwidth: Option<f64>,
+    exchange_latency_s: Option<f64>,
 }
 
 impl TryFrom<RooflineHardwareArgument> for RooflineHardware {
@@ -354,6 +359,8 @@ impl TryFrom<RooflineHardwareArgument> for RooflineHardware {
             link_bandwidth: given.link_bandwidth,
             link_latency_s: given.link_latency_s,
             all_reduce,
+            exchange_bandwidth: given.exchange_bandwidth.unwrap_or(given.link_bandwidth),
+            exchange_latency_s: given.exchange_latency_s.unwrap_or(given.link_latency_s),
         })
     }
 }
@@ -374,14 +381,22 @@ impl PyCostModel {
 #[pymethods]
 impl PyCostModel {
     #[staticmethod]
-    #[pyo3(signature = (step_ns, prefill_token_ns=0, decode_seq_ns=0, context_token_ns=0))]
+    #[pyo3(signature = (step_ns, prefill_token_ns=0, decode_seq_ns=0, context_token_ns=0,
+                        shared_token_ns=0))]
     fn fixed(
         step_ns: u64,
         prefill_token_ns: u64,
         decode_seq_ns: u64,
         context_token_ns: u64,
+        shared_token_ns: u64,
     ) -> Self {
-        let model = FixedCost { step_ns, prefill_token_ns, decode_seq_ns, context_token_ns };
+        let model = FixedCost {
+            step_ns,
+            prefill_token_ns,
+            decode_seq_ns,
+            context_token_ns,
+            shared_token_ns,
+        };
         Self::own(CostModel::Fixed(model))
     }
 
@@ -422,6 +437,16 @@ impl PyCostModel {
 
     fn step_ns(&self, py: Python<'_>, step: &PyStepShape) -> PyResult<u64> {
         let duration = self.model.step_duration(&step.0);
+        duration.map(SimDuration::as_nanos).map_err(|error| self.raised.or(py, &error))
+    }
+
+    fn group_step_ns(
+        &self,
+        py: Python<'_>,
+        step: &PyStepShape,
+        group_tokens: u64,
+    ) -> PyResult<u64> {
+        let duration = self.model.group_step_duration(&step.0, group_tokens);
         duration.map(SimDuration::as_nanos).map_err(|error| self.raised.or(py, &error))
     }
 

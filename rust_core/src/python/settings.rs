@@ -52,6 +52,7 @@ pub(crate) struct EngineSettingsArgument {
     role: String,
     link_bytes_per_s: u64,
     pipeline_parallel_size: u32,
+    data_parallel_group: Option<u32>,
     /// (latency in ns, bytes a token, bytes a second) between each two stages.
     stage_links: Vec<(u64, u64, u64)>,
 }
@@ -119,6 +120,7 @@ impl EngineSettingsArgument {
             role,
             link_bytes_per_s: self.link_bytes_per_s,
             pipeline_parallel_size: self.pipeline_parallel_size,
+            data_parallel_group: self.data_parallel_group,
         })
     }
 }

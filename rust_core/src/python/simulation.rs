@@ -72,6 +72,11 @@ impl PyEngineStats {
     }
 
     #[getter]
+    fn dummy_steps(&self) -> u64 {
+        self.0.dummy_steps
+    }
+
+    #[getter]
     fn preemptions(&self) -> u64 {
         self.0.counts.preemptions
     }

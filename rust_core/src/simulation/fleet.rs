@@ -126,6 +126,13 @@ impl Simulation {
             self.queue.push(Event { time: planned.time, rank: Rank::Fleet, index });
         }
         if let Some(scaling) = fleet.settings.autoscaling {
+            if self.dp_groups.is_some() {
+                return Err(SimError::InvalidSetting {
+                    field: "autoscaling",
+                    value: "engines that step together".to_owned(),
+                    remedy: "they come and go as a whole: leave autoscaling out",
+                });
+            }
             if scaling.interval == SimDuration::default() || scaling.min_engines == 0 {
                 return Err(SimError::InvalidSetting {
                     field: "autoscaling",
@@ -163,49 +170,52 @@ impl Simulation {
             }
             return Ok(());
         };
-        match change {
-            Change::Up => {
-                fleet.ups_left -= 1;
-                self.engine_up(engine)
-            }
-            Change::Drain => {
-                fleet.set_down(engine);
-                self.router.set_up(engine, false);
-                Ok(())
-            }
-            Change::Fail => {
-                fleet.set_down(engine);
-                self.router.set_up(engine, false);
-                self.fail(engine)
-            }
+        if change == Change::Up {
+            fleet.ups_left -= 1;
+            return self.engine_up(engine);
         }
+        for member in self.comrades(engine) {
+            let Some(fleet) = &mut self.fleet else { continue };
+            fleet.set_down(member);
+            self.router.set_up(member, false);
+        }
+        if change == Change::Fail { self.fail(engine) } else { Ok(()) }
     }
 
     fn engine_up(&mut self, engine: u32) -> Result<(), SimError> {
+        for member in self.comrades(engine) {
+            let Some(fleet) = &mut self.fleet else { continue };
+            fleet.starting.remove(&member);
+            fleet.up[member as usize] = true;
+            self.router.set_up(member, true);
+        }
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        fleet.starting.remove(&engine);
-        fleet.up[engine as usize] = true;
-        self.router.set_up(engine, true);
         for (request, generated) in std::mem::take(&mut fleet.held) {
             self.send_to_engine(request, generated)?;
         }
         Ok(())
     }
 
-    /// An engine has died: its requests go elsewhere, or fail.
+    /// An engine has died, with its group if it has one: their requests go elsewhere, or fail.
     fn fail(&mut self, engine: u32) -> Result<(), SimError> {
-        let processed = self.engines[engine as usize].processed();
-        let lost = self.engines[engine as usize].fail(self.now)?;
-        for lost in &lost {
-            self.router.answered(engine, lost.request, self.source.workload());
-            if let Some(span) = lost.span {
-                self.records.requests.span_broken(engine, span);
+        self.lose_group_steps(engine);
+        let mut all_lost = Vec::new();
+        for member in self.comrades(engine) {
+            let processed = self.engines[member as usize].processed();
+            let lost = self.engines[member as usize].fail(self.now)?;
+            for lost in &lost {
+                self.router.answered(member, lost.request, self.source.workload());
+                if let Some(span) = lost.span {
+                    self.records.requests.span_broken(member, span);
+                }
+                if lost.token_was_due {
+                    self.records.requests.span_shortened(member, lost.request, processed);
+                }
             }
-            if lost.token_was_due {
-                self.records.requests.span_shortened(engine, lost.request, processed);
-            }
+            all_lost.extend(lost);
         }
-        for lost in lost {
+        all_lost.sort_unstable_by_key(|lost| lost.request);
+        for lost in all_lost {
             let most = self.fleet.as_ref().map_or(0, |fleet| fleet.settings.max_retries);
             let Some(retries) = &mut self.records.requests.retries else { continue };
             let retries = &mut retries[lost.request];
@@ -243,7 +253,7 @@ impl Simulation {
         };
         let engine = &mut self.engines[index as usize];
         let Lost { generated, .. } = engine.abort(slot)?;
-        if !engine.is_busy() {
+        if !self.is_busy(index) {
             self.mark_due(index);
         }
         self.router.answered(index, request, self.source.workload());

@@ -203,9 +203,8 @@ impl Simulation {
         transfer.state = State::Queued;
         let new = transfer.request;
         self.records.requests.routed(request, receiver);
-        let engine = &mut self.engines[receiver as usize];
-        engine.enqueue(&new, self.now, &mut self.records);
-        if !engine.is_busy() {
+        self.engines[receiver as usize].enqueue(&new, self.now, &mut self.records);
+        if !self.is_busy(receiver) {
             self.mark_due(receiver);
         }
         Ok(())
@@ -291,7 +290,7 @@ impl Simulation {
         self.engines[transfer.sender as usize].sent(transfer.sender_slot);
         self.engines[transfer.receiver as usize].receive(transfer.receiver_slot);
         for engine in [transfer.sender, transfer.receiver] {
-            if !self.engines[engine as usize].is_busy() {
+            if !self.is_busy(engine) {
                 self.mark_due(engine);
             }
         }

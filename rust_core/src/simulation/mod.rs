@@ -1,5 +1,6 @@
 //! The event loop: one cluster, one workload, advanced in slices.
 
+mod dp_group;
 mod fleet;
 mod handover;
 mod stream;
@@ -18,6 +19,7 @@ use crate::scheduler::{Ended, NewRequest};
 use crate::source::Source;
 use crate::time::{SimDuration, SimTime};
 use crate::workload::Workload;
+use dp_group::DpGroups;
 use fleet::Fleet;
 pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
@@ -76,6 +78,8 @@ pub struct Simulation {
     handover: Option<Box<Handover>>,
     /// How the cluster changes.
     fleet: Option<Box<Fleet>>,
+    /// Engines that step together.
+    dp_groups: Option<Box<DpGroups>>,
     engines: Vec<Engine>,
     /// Settings by pool, for the checks on arrival.
     pools: Vec<EngineSettings>,
@@ -166,6 +170,7 @@ impl Simulation {
                 && handover.is_none()
                 && !(options.record_steps || options.record_decisions || options.step_by_step),
             fleet,
+            dp_groups: DpGroups::new(pools)?.map(Box::new),
             now: SimTime::ZERO,
             queue: EventQueue::default(),
             router: Router::new(policy, members(pools, first), &workload, options.seed, 0),
@@ -288,6 +293,9 @@ impl Simulation {
                     None if engine.next_end() == Some(self.now) => {}
                     // The engine died, or other steps than those of then were taken.
                     Some(_) | None => return Ok(()),
+                }
+                if self.dp_groups.is_some() {
+                    self.group_step_ends(event.index);
                 }
                 let delivered = self.now.after(self.options.response_latency)?;
                 let engine = &mut self.engines[event.index as usize];
@@ -437,7 +445,7 @@ impl Simulation {
         if let Some(fleet) = &mut self.fleet {
             fleet.remember(request, slot);
         }
-        if !engine.is_busy() {
+        if !self.is_busy(index) {
             self.mark_due(index);
         }
         Ok(())
@@ -451,12 +459,16 @@ impl Simulation {
 
     /// Have an engine schedule at the end of this nanosecond.
     fn mark_due(&mut self, engine: u32) {
+        let engine = self.leader(engine);
         if let Err(place) = self.due.binary_search(&engine) {
             self.due.insert(place, engine);
         }
     }
 
     fn schedule(&mut self, index: u32) -> Result<(), SimError> {
+        if self.dp_groups.is_some() && self.schedule_group(index)? {
+            return Ok(());
+        }
         // Of several engines the router may choose another.
         let arrival = if self.engines.len() == 1 { self.next_arrival } else { None };
         let engine = &mut self.engines[index as usize];

@@ -55,6 +55,10 @@ pub struct RooflineHardware {
     pub link_latency_s: f64,
     /// All-reduce algorithm.
     pub all_reduce: AllReduce,
+    /// Achievable bytes per second and direction of an all-to-all.
+    pub exchange_bandwidth: f64,
+    /// Latency of an all-to-all, seconds.
+    pub exchange_latency_s: f64,
 }
 
 impl PhaseRates {
@@ -89,6 +93,14 @@ impl Mixture {
 }
 
 impl RooflineHardware {
+    /// (bytes per second, latency in seconds) of what carries a collective.
+    pub(super) const fn link(&self, kind: Kind) -> (f64, f64) {
+        match kind {
+            Kind::AllToAll => (self.exchange_bandwidth, self.exchange_latency_s),
+            _ => (self.link_bandwidth, self.link_latency_s),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), SimError> {
         for rates in [&self.prefill, &self.decode] {
             check_positive("linear_flops", rates.linear_flops)?;
@@ -97,10 +109,12 @@ impl RooflineHardware {
             check_not_negative("step_overhead_s", rates.step_overhead_s)?;
         }
         check_positive("link_bandwidth", self.link_bandwidth)?;
+        check_positive("exchange_bandwidth", self.exchange_bandwidth)?;
         let constants = [
             ("kernel_latency_s", self.kernel_latency_s),
             ("sequence_overhead_s", self.sequence_overhead_s),
             ("link_latency_s", self.link_latency_s),
+            ("exchange_latency_s", self.exchange_latency_s),
         ];
         constants.iter().try_for_each(|&(field, value)| check_not_negative(field, value))
     }

@@ -176,13 +176,37 @@ impl Roofline {
             return self.decode_seconds(step);
         }
         let x = features(step, 1, self.experts(step));
-        let mut seconds = self.overhead_seconds(step, &x);
+        self.seconds_of(step, &x, &x)
+    }
+
+    /// Seconds of a step in a group whose engines have `group_tokens` tokens in theirs.
+    pub fn group_step_seconds(&self, step: &StepShape, group_tokens: u64) -> f64 {
+        let own = features(step, 1, self.awake.of_all(group_tokens));
+        let mut shared = own;
+        shared[TOKENS] = self.mean_tokens(group_tokens);
+        self.seconds_of(step, &own, &shared)
+    }
+
+    /// Seconds of a step: `shared` has the features of operations that serve several engines.
+    fn seconds_of(&self, step: &StepShape, own: &Linear, shared: &Linear) -> f64 {
+        let mut seconds = self.overhead_seconds(step, own);
         for operation in &self.operations {
             if operation.runs.in_step(step) {
-                seconds += operation.repeat * self.run_seconds(operation, step, &x).0;
+                let x = if operation.shared { shared } else { own };
+                seconds += operation.repeat * self.run_seconds(operation, step, x).0;
             }
         }
         seconds
+    }
+
+    /// Tokens of one engine in the mean of all that share the experts.
+    pub(in crate::cost) fn mean_tokens(&self, group_tokens: u64) -> f64 {
+        group_tokens as f64 / self.awake.engines() as f64
+    }
+
+    /// Distinct experts that `group_tokens` tokens of all engines wake.
+    pub fn group_experts(&self, group_tokens: u64) -> f64 {
+        self.awake.of_all(group_tokens)
     }
 
     /// Distinct experts that a step wakes in an expert layer; 0 for dense models.
@@ -225,11 +249,26 @@ impl Roofline {
 
     /// Operations and bytes of memory traffic of all steps behind `totals`.
     pub fn work(&self, totals: &StepTotals) -> (f64, f64) {
+        self.work_of(totals, totals.shape.tokens() as f64)
+    }
+
+    /// The same in a group whose engines had `group_tokens` tokens in those steps.
+    pub fn group_work(&self, totals: &StepTotals, group_tokens: u64) -> (f64, f64) {
+        self.work_of(totals, self.mean_tokens(group_tokens))
+    }
+
+    fn work_of(&self, totals: &StepTotals, shared_tokens: f64) -> (f64, f64) {
         let every = features(&totals.shape, totals.steps, totals.experts);
         let sampling = features(&totals.shape, totals.sampling_steps, totals.experts);
+        let mut shared = every;
+        shared[TOKENS] = shared_tokens;
         let mut work = (0.0, 0.0);
         for operation in self.operations.iter().filter(|operation| operation.kind.is_kernel()) {
-            let x = if operation.runs == Runs::WithSampling { &sampling } else { &every };
+            let x = match operation.runs {
+                Runs::WithSampling => &sampling,
+                _ if operation.shared => &shared,
+                _ => &every,
+            };
             work.0 += operation.repeat * dot(&operation.operations, x);
             work.1 += operation.repeat * dot(&operation.bytes, x);
         }
@@ -254,13 +293,11 @@ impl Roofline {
             };
             return (work + latency, bound);
         }
+        let (bandwidth, latency_s) = self.hardware.link(operation.kind);
         let seconds = self
             .collectives(operation.kind)
             .iter()
-            .map(|collective| {
-                collective.wire * bytes / self.hardware.link_bandwidth
-                    + collective.hops * self.hardware.link_latency_s
-            })
+            .map(|collective| collective.wire * bytes / bandwidth + collective.hops * latency_s)
             .fold(f64::INFINITY, f64::min);
         (seconds, Bound::Communication)
     }
@@ -302,14 +339,14 @@ impl Roofline {
                 self.decode_constant[0] += operation.repeat * self.hardware.kernel_latency_s;
                 continue;
             }
-            let hardware = self.hardware;
+            let (bandwidth, latency_s) = self.hardware.link(operation.kind);
             let by_algorithm = self
                 .collectives(operation.kind)
                 .iter()
                 .map(|collective| {
-                    let wire = operation.repeat * collective.wire / hardware.link_bandwidth;
+                    let wire = operation.repeat * collective.wire / bandwidth;
                     let mut seconds = bytes.map(|value| value * wire);
-                    seconds[0] += operation.repeat * collective.hops * hardware.link_latency_s;
+                    seconds[0] += operation.repeat * collective.hops * latency_s;
                     seconds
                 })
                 .collect();
@@ -360,7 +397,8 @@ mod tests {
             terms.iter().map(|&(name, value)| (name.to_owned(), value)).collect()
         };
         let operation = |name, runs, kind, repeat, work: &[(&str, f64)], bytes: &[(&str, f64)]| {
-            Operation::new(name, runs, kind, repeat, &own(work), &own(bytes)).unwrap()
+            let shared = name == "experts";
+            Operation::new(name, runs, kind, repeat, shared, &own(work), &own(bytes)).unwrap()
         };
         let matrix = 4096.0 * 11008.0;
         let mut all = vec![
@@ -417,6 +455,8 @@ mod tests {
             link_bandwidth: 4e11,
             link_latency_s: 2e-6,
             all_reduce: AllReduce::Auto,
+            exchange_bandwidth: 4e11,
+            exchange_latency_s: 2e-6,
         }
     }
 
@@ -485,6 +525,21 @@ mod tests {
     }
 
     #[test]
+    fn equal_engines_of_a_group_take_as_long_as_each_that_stands_for_all() {
+        let together = Mixture { engines: 4, ..MIXTURE };
+        let roofline = Roofline::new(operations(2), Some(&together), 2, hardware()).unwrap();
+        for step in
+            [StepShape::decode(7, 900, Window::None), StepShape::prefill(2, 512, 100, Window::None)]
+        {
+            let alone = roofline.step_seconds(&step);
+            let grouped = roofline.group_step_seconds(&step, 4 * step.tokens());
+            assert!(relative(grouped, alone) < 1e-13);
+            let idle_others = roofline.group_step_seconds(&step, step.tokens() + 3);
+            assert!(idle_others < alone, "fewer tokens meet at the experts");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         let broken = RooflineHardware { link_bandwidth: f64::NAN, ..hardware() };
         let error = Roofline::new(operations(1), None, 1, broken).unwrap_err().to_string();
@@ -492,7 +547,7 @@ mod tests {
         let impossible = Mixture { experts_per_token: 9, ..MIXTURE };
         assert!(Roofline::new(operations(1), Some(&impossible), 1, hardware()).is_err());
         let unknown = [("tokenz".to_owned(), 1.0)];
-        let error = Operation::new("mlp", Runs::Always, Kind::Kernel, 1.0, &unknown, &[]);
+        let error = Operation::new("mlp", Runs::Always, Kind::Kernel, 1.0, false, &unknown, &[]);
         assert!(error.is_err());
     }
 }

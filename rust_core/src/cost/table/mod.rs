@@ -104,6 +104,8 @@ pub struct Term {
     pub provenance: Provenance,
     /// Fixed bound of what is no kernel; kernels are bound as in the roofline.
     pub bound: Option<Bound>,
+    /// Whether its tokens are those of all engines that share it, in the mean of these engines.
+    pub shared: bool,
 }
 
 /// Steps of up to so many tokens are looked up by their number.
@@ -166,6 +168,15 @@ impl Phase {
         seconds
     }
 
+    /// Seconds of a step while the engines that share the experts have `mean_tokens` tokens each.
+    fn in_group(&self, step: &StepShape, mean_tokens: f64) -> f64 {
+        let of = |term: &Term| match &term.function {
+            Function::Tokens(curve) if term.shared => curve.at(mean_tokens),
+            own => own.at(step),
+        };
+        self.terms.iter().map(of).sum()
+    }
+
     /// What depends on numbers alone, where it is tabulated.
     #[inline]
     fn numbered(&self, step: &StepShape) -> Option<f64> {
@@ -222,6 +233,11 @@ impl Table {
     #[inline]
     pub fn step_seconds(&self, step: &StepShape) -> f64 {
         self.phase(step).at(step)
+    }
+
+    /// Seconds of a step in a group whose engines have `group_tokens` tokens in theirs.
+    pub fn group_step_seconds(&self, step: &StepShape, group_tokens: u64) -> f64 {
+        self.phase(step).in_group(step, self.roofline.mean_tokens(group_tokens))
     }
 
     /// The model's operations and bytes.
