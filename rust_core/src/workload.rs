@@ -242,6 +242,11 @@ impl Workload {
         Arc::clone(&self.shared)
     }
 
+    /// Tokens that requests ask for.
+    pub(crate) fn outputs(&self) -> &[u32] {
+        self.outputs.as_slice()
+    }
+
     /// The prompts' token counts.
     pub(crate) fn prompts(&self) -> &[u32] {
         self.prompts.as_slice()

@@ -340,6 +340,8 @@ impl PySimulation {
         let range = 0..count.min(simulation.ended_rows());
         let prompts = simulation.prompt_tokens();
         let columns = request_columns(py, simulation.requests(), prompts, &range)?;
+        let requested = &simulation.requested_tokens()[range.clone()];
+        columns.set_item("requested_output_tokens", wide(py, requested))?;
         simulation.drop_rows(range.end);
         Ok(columns)
     }

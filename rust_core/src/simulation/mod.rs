@@ -503,6 +503,11 @@ impl Simulation {
         self.source.workload().prompts()
     }
 
+    /// Tokens that requests asked for.
+    pub fn requested_tokens(&self) -> &[u32] {
+        self.source.workload().outputs()
+    }
+
     /// The step columns so far, if they are recorded.
     pub const fn steps(&self) -> Option<&StepColumns> {
         self.records.steps.as_ref()
