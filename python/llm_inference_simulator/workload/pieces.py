@@ -59,7 +59,7 @@ class RequestStream:
     ``count``, ``duration_ns``, ``description`` and ``warnings`` are complete behind the last piece.
     """
 
-    def __init__(self, config: WorkloadConfig, seed: int, rows_a_piece: int = PIECE_ROWS) -> None:
+    def __init__(self, config: WorkloadConfig, seed: int, rows_a_piece: int | None = None) -> None:
         refuse_what_needs_all(config)
         self.common_prefix_tokens = config.random_prefix_len
         self.count = 0
@@ -67,7 +67,7 @@ class RequestStream:
         self.last_arrival_ns = 0
         self._config = config
         self._seed = seed
-        self._rows = rows_a_piece
+        self._rows = PIECE_ROWS if rows_a_piece is None else rows_a_piece
         self._warnings: tuple[str, ...] = ()
         self._source = ""
 

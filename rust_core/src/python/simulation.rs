@@ -18,10 +18,10 @@ use crate::engine::EngineStats;
 use crate::error::SimError;
 use crate::recorder::{Call, Decision};
 use crate::scheduler::Row;
-use crate::simulation::{NewRequests, Options, Pool, Progress, Simulation, StreamSettings};
+use crate::simulation::{Options, Pool, Progress, Simulation, StreamSettings};
 use crate::time::{SimDuration, SimTime};
 use crate::token_gaps::TokenGaps;
-use crate::workload::Workload;
+use crate::workload::{NewRequests, Workload};
 
 /// Where a simulation stands.
 #[pyclass(name = "Progress", module = "llm_inference_simulator._core", frozen)]

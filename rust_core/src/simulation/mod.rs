@@ -23,7 +23,7 @@ pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
 use stream::Stream;
-pub use stream::{NewRequests, StreamSettings};
+pub use stream::StreamSettings;
 
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
