@@ -333,7 +333,7 @@ class Simulation:
 
     def take_rows(self, count: int) -> dict[str, NDArray[Any]]:
         """Take at most ``count`` final rows out of a streamed run, in the order of arrival: columns
-        as those of ``request_columns``.
+        as those of ``request_columns``, and ``requested_output_tokens``.
         """
 
     def close_stream(self) -> None:

@@ -123,25 +123,32 @@ def build_simulation(
     record_decisions: bool,
     transfer: TransferSettings | None = None,
     router: RouterCallable | None = None,
+    common_prefix_tokens: int = 0,
 ) -> Simulation:
     """Hand the cluster of ``config`` and its workload to the core.
 
-    ``router`` replaces the policy that the configuration names.
+    ``router`` replaces the policy that the configuration names. Of a streamed run ``workload`` is
+    empty, and all requests that will be fed begin with the same ``common_prefix_tokens``.
 
     Raises :class:`ConfigError` where pools cannot share prefixes.
     """
     from llm_inference_simulator._core import Simulation
 
     block_offsets = block_ids = None
+    common_blocks = 0
     sizes = {pool.settings.block_size for pool in pools if pool.settings.enable_prefix_caching}
-    if workload.segments is not None and sizes:
+    if (workload.segments is not None or common_prefix_tokens) and sizes:
         if len(sizes) > 1:
             differing = " and ".join(map(str, sorted(sizes)))
             raise ConfigError(
                 f"cluster.pools have block_size={differing} with prefix caching, but shared "
                 "prefixes are found by blocks of one size: give the pools the same"
             )
-        block_offsets, block_ids = workload.segments.blocks(sizes.pop())
+        size = sizes.pop()
+        common_blocks = common_prefix_tokens // size
+        if workload.segments is not None:
+            block_offsets, block_ids = workload.segments.blocks(size)
+    streams = config.measurement.streaming
     return Simulation(
         pools=[(pool.settings, pool.cost_models, pool.n_engines) for pool in pools],
         router=config.cluster.router if router is None else router,
@@ -164,4 +171,6 @@ def build_simulation(
         response_latency_ns=front_end.response_latency_ns,
         record_steps=record_steps,
         record_decisions=record_decisions,
+        streaming=round(config.measurement.warm_up * NS_PER_S) if streams else None,
+        common_blocks=common_blocks,
     )

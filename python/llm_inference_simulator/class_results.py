@@ -29,7 +29,8 @@ def summarise_classes(
     """
     rows, good, has_objectives = [], 0, False
     for index, each in enumerate(classes):
-        own = replace(window, counted=window.counted & (columns["class_index"] == index))
+        of_class = window.counted & (columns["class_index"] == index)
+        own = replace(window, counted=of_class, n_counted=int(of_class.sum()))
         limits = each.goodput or measurement.goodput
         objectives = {str(name): limit for name, limit in limits.items()}
         has_objectives = has_objectives or bool(objectives)
@@ -41,8 +42,7 @@ def summarise_classes(
             percentiles=measurement.metric_percentiles,
             objectives_ms=objectives,
         )
-        counted = int(own.counted.sum())
-        rows.append({"name": each.name, "counted": counted, "goodput": objectives, **body})
+        rows.append({"name": each.name, "counted": own.n_counted, "goodput": objectives, **body})
     if not has_objectives:
         return {"classes": rows}
     return {"classes": rows, **metrics.goodput(good, window)}

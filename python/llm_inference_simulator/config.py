@@ -440,6 +440,9 @@ class MeasurementConfig(Section):
     metric_percentiles: tuple[Percentile, ...] = (50.0, 90.0, 99.0)
     goodput: dict[GoodputMetric, PositiveReal] = Field(default_factory=dict)
     """Objectives in milliseconds; a request is good when it meets all of them."""
+    streaming: bool = False
+    """Bounded memory for runs of any length: requests are made, counted and forgotten while the
+    run goes on; percentiles come from histograms (docs/guides/large_runs.md)."""
 
 
 class PricingConfig(Section):
@@ -578,6 +581,22 @@ class SimulatorConfig(Section):
             raise ValueError(
                 f"fleet.autoscaling.min_engines={fleet.autoscaling.min_engines} exceeds the "
                 f"cluster's {n_engines} engines: lower it or raise data_parallel_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streaming_fits(self) -> Self:
+        if not self.measurement.streaming:
+            return self
+        if self.cluster.is_disaggregated:
+            raise ValueError(
+                "measurement.streaming=True, but the pools have roles: runs with transfers keep "
+                "all requests; leave one out"
+            )
+        if self.fleet != FleetConfig():
+            raise ValueError(
+                "measurement.streaming=True, but fleet has requests leave early: such runs keep "
+                "all requests; leave one out"
             )
         return self
 

@@ -6,6 +6,7 @@ Each function returns a warning or None; a healthy run gives none.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,7 @@ def find_saturation(columns: Columns, now_ns: int) -> Saturation | None:
     end = float(depth[-quarter:].mean())
     variation = max(1.0, _variation(np.diff(times)))
     variation += _variation(columns["output_tokens"][columns["status"] == COMPLETED])
-    noise = math.sqrt(variation * len(times) / 2)
-    if end - middle <= SIGNIFICANCE * noise or end <= 1.5 * middle:
+    if not queue_grows(middle, end, variation, len(times)):
         return None
     half = times[len(times) // 2]
     seconds = (times[-1] - half) / NS_PER_S
@@ -65,6 +65,12 @@ def find_saturation(columns: Columns, now_ns: int) -> Saturation | None:
     started = columns["admitted_ns"][arrived]
     sustained = int(((started > half) & (started <= times[-1])).sum())
     return Saturation(offered / seconds, sustained / seconds, middle, end)
+
+
+def queue_grows(middle: float, end: float, variation: float, arrivals: int) -> bool:
+    """Whether the mean depth rose from ``middle`` to ``end`` by more than noise explains."""
+    noise = math.sqrt(variation * arrivals / 2)
+    return end - middle > SIGNIFICANCE * noise and end > 1.5 * middle
 
 
 def _variation(values: NDArray[np.int64]) -> float:
@@ -77,26 +83,36 @@ def _depth_at_arrivals(
     columns: Columns, arrived: NDArray[np.bool_], times: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Requests that wait just before each of the sorted arrival ``times``."""
+    left = left_queue(columns, arrived)
+    gone: NDArray[np.int64] = np.searchsorted(np.sort(left), times, side="right")
+    depth: NDArray[np.int64] = np.maximum(np.arange(len(times)) - gone, 0)
+    return depth
+
+
+def left_queue(columns: Columns, arrived: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """When each of the requests that ``arrived`` left the queue; 2^63 - 1: not yet."""
     admitted = columns["admitted_ns"][arrived]
     finished = columns["finished_ns"][arrived]
     # A rejected request leaves on arrival; one that was never scheduled leaves when it is given up,
     # or (in an interrupted run) not at all.
     given_up = np.where(finished >= 0, finished, np.iinfo(np.int64).max)
-    left = np.where(
+    left: NDArray[np.int64] = np.where(
         columns["status"][arrived] == REJECTED,
         columns["arrival_ns"][arrived],
         np.where(admitted >= 0, admitted, given_up),
     )
-    gone: NDArray[np.int64] = np.searchsorted(np.sort(left), times, side="right")
-    depth: NDArray[np.int64] = np.maximum(np.arange(len(times)) - gone, 0)
-    return depth
+    return left
 
 
 def saturation_warning(columns: Columns, now_ns: int, max_concurrency: int | None) -> str | None:
     """Word :func:`find_saturation`; a closed loop limits itself and is never saturated."""
     if max_concurrency is not None:
         return None
-    found = find_saturation(columns, now_ns)
+    return word_saturation(find_saturation(columns, now_ns))
+
+
+def word_saturation(found: Saturation | None) -> str | None:
+    """Say that the load is more than the engines serve."""
     if found is None:
         return None
     started = (
@@ -117,9 +133,13 @@ def preemption_warning(columns: Columns) -> str | None:
     completed = columns["status"] == COMPLETED
     n_completed = int(completed.sum())
     preempted = int((columns["preemptions"][completed] > 0).sum())
+    return word_preemptions(n_completed, preempted, int(columns["preemptions"].sum()))
+
+
+def word_preemptions(n_completed: int, preempted: int, times: int) -> str | None:
+    """Warn where many of the completed requests were preempted."""
     if not n_completed or preempted / n_completed < PREEMPTION_SHARE:
         return None
-    times = int(columns["preemptions"].sum())
     return (
         f"{preempted} of {n_completed} completed requests ({preempted / n_completed:.0%}) were "
         f"preempted, {times} times in all, because the KV cache was full; lower max_num_seqs or "
@@ -139,35 +159,68 @@ def rejection_warning(
     ``queue_tokens`` is what a cache holds where queues are bounded (None: they are not): requests
     that fit it were rejected by a full queue.
     """
+    counts = count_rejections(
+        columns, requested_output, max_model_len=max_model_len, queue_tokens=queue_tokens
+    )
+    return word_rejections(counts, len(columns["status"]), max_model_len=max_model_len)
+
+
+REASONS = 4
+"""Why a request is rejected, as :func:`word_rejections` lists it."""
+
+
+def count_rejections(
+    columns: Columns,
+    requested_output: NDArray[Any],
+    *,
+    max_model_len: int,
+    queue_tokens: int | None = None,
+) -> tuple[int, ...]:
+    """Rejected requests by reason."""
     rejected = columns["status"] == REJECTED
     if not rejected.any():
-        return None
+        return (0,) * REASONS
     prompt, output = columns["prompt_tokens"][rejected], requested_output[rejected]
     empty = (prompt == 0) | (output == 0)
     too_long = ~empty & (prompt >= max_model_len)
     sound = ~empty & ~too_long
     peak = prompt + np.minimum(output, max_model_len - prompt) - 1
     queued_out = sound & (False if queue_tokens is None else peak <= queue_tokens)
-    reasons = [
-        (int(empty.sum()), "without prompt or output tokens"),
-        (int(too_long.sum()), f"with a prompt of max_model_len={max_model_len} tokens or more"),
-        (int((sound & ~queued_out).sum()), "larger than the whole KV cache of an engine"),
-        (int(queued_out.sum()), "that found the queue of their engine full (--max-queue)"),
-    ]
-    parts = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
-    return (
-        f"{int(rejected.sum())} of {len(rejected)} requests were rejected and count as failed: "
-        f"{parts}"
+    reasons = (empty, too_long, sound & ~queued_out, queued_out)
+    return tuple(int(np.count_nonzero(reason)) for reason in reasons)
+
+
+def word_rejections(counts: Sequence[int], n_requests: int, *, max_model_len: int) -> str | None:
+    """List why requests were rejected."""
+    if not any(counts):
+        return None
+    reasons = (
+        "without prompt or output tokens",
+        f"with a prompt of max_model_len={max_model_len} tokens or more",
+        "larger than the whole KV cache of an engine",
+        "that found the queue of their engine full (--max-queue)",
     )
+    parts = ", ".join(
+        f"{count} {reason}" for count, reason in zip(counts, reasons, strict=True) if count
+    )
+    return f"{sum(counts)} of {n_requests} requests were rejected and count as failed: {parts}"
 
 
 def truncation_warning(
     columns: Columns, requested_output: NDArray[Any], *, max_model_len: int
 ) -> str | None:
     """Count outputs that ended at ``max_model_len`` instead of their own length."""
-    cut = int(
-        ((columns["status"] == COMPLETED) & (columns["output_tokens"] < requested_output)).sum()
-    )
+    return word_truncations(count_truncations(columns, requested_output), max_model_len)
+
+
+def count_truncations(columns: Columns, requested_output: NDArray[Any]) -> int:
+    """Outputs that are shorter than asked for."""
+    cut = (columns["status"] == COMPLETED) & (columns["output_tokens"] < requested_output)
+    return int(cut.sum())
+
+
+def word_truncations(cut: int, max_model_len: int) -> str | None:
+    """Say that outputs ended early."""
     if not cut:
         return None
     requests = "request" if cut == 1 else "requests"

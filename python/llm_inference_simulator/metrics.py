@@ -100,7 +100,8 @@ class Window:
     end_ns: int
     arrivals_end_ns: int
     counted: NDArray[np.bool_]
-    """Which of the requests are counted."""
+    """Which of the requests are counted; empty where rows are not kept."""
+    n_counted: int
     arrived: int
     excluded_warm_up: int
     unfinished: int
@@ -137,10 +138,11 @@ def measure_window(columns: Columns, warm_up_ns: int, now_ns: int) -> Window:
         end_ns=end,
         arrivals_end_ns=arrivals_end,
         counted=counted,
+        n_counted=int(counted.sum()),
         arrived=int(arrived.sum()),
         excluded_warm_up=int((arrived & ~counted).sum()),
         unfinished=int((counted & (columns["status"] == UNFINISHED)).sum()),
-        completion_rate_while_loaded=_ratio(int(in_load.sum()), (arrivals_end - start) / NS_PER_S),
+        completion_rate_while_loaded=ratio(int(in_load.sum()), (arrivals_end - start) / NS_PER_S),
     )
 
 
@@ -221,8 +223,8 @@ def good_requests(
 def goodput(n_good: int, window: Window) -> dict[str, float | None]:
     """Of ``n_good`` requests that meet their objectives."""
     return {
-        "request_goodput": _ratio(n_good, window.duration_s),
-        "slo_attainment": _ratio(n_good, int(window.counted.sum())),
+        "request_goodput": ratio(n_good, window.duration_s),
+        "slo_attainment": ratio(n_good, window.n_counted),
     }
 
 
@@ -240,31 +242,55 @@ def summarise(
     counted requests. Undefined values are None.
     """
     completed = window.counted & (columns["status"] == COMPLETED)
-    duration, n_completed = window.duration_s, int(completed.sum())
-    input_tokens = int(columns["prompt_tokens"][completed].sum())
-    output_tokens = int(columns["output_tokens"][completed].sum())
-    body: dict[str, Any] = {
-        "duration": duration,
-        "completed": n_completed,
-        "failed": int((window.counted & (columns["status"] > COMPLETED)).sum()),
-        "total_input_tokens": input_tokens,
-        "total_output_tokens": output_tokens,
-        "request_throughput": _ratio(n_completed, duration),
-        "request_goodput": None,
-        "slo_attainment": None,
-        "output_throughput": _ratio(output_tokens, duration),
-        "total_token_throughput": _ratio(input_tokens + output_tokens, duration),
-    }
-    if objectives_ms:
-        n_good = int(good_requests(columns, window.counted, objectives_ms).sum())
-        body |= goodput(n_good, window)
+    statistics = {}
     for metric in LATENCY_METRICS:
         if metric == "itl":
-            statistics = describe_gaps(gaps, percentiles)
+            statistics[metric] = describe_gaps(gaps, percentiles)
         else:
             values = columns[f"{metric}_ns"][completed]
-            statistics = describe(values[values >= 0], percentiles)
-        body |= _latency_keys(metric, statistics)
+            statistics[metric] = describe(values[values >= 0], percentiles)
+    n_good = None
+    if objectives_ms:
+        n_good = int(good_requests(columns, window.counted, objectives_ms).sum())
+    return summary_body(
+        window,
+        completed=int(completed.sum()),
+        failed=int((window.counted & (columns["status"] > COMPLETED)).sum()),
+        input_tokens=int(columns["prompt_tokens"][completed].sum()),
+        output_tokens=int(columns["output_tokens"][completed].sum()),
+        n_good=n_good,
+        statistics=statistics,
+    )
+
+
+def summary_body(
+    window: Window,
+    *,
+    completed: int,
+    failed: int,
+    input_tokens: int,
+    output_tokens: int,
+    n_good: int | None,
+    statistics: Mapping[str, Distribution],
+) -> dict[str, Any]:
+    """The body of a result from its figures; ``n_good``: None without objectives."""
+    duration = window.duration_s
+    body: dict[str, Any] = {
+        "duration": duration,
+        "completed": completed,
+        "failed": failed,
+        "total_input_tokens": input_tokens,
+        "total_output_tokens": output_tokens,
+        "request_throughput": ratio(completed, duration),
+        "request_goodput": None,
+        "slo_attainment": None,
+        "output_throughput": ratio(output_tokens, duration),
+        "total_token_throughput": ratio(input_tokens + output_tokens, duration),
+    }
+    if n_good is not None:
+        body |= goodput(n_good, window)
+    for metric in LATENCY_METRICS:
+        body |= _latency_keys(metric, statistics[metric])
     return body
 
 
@@ -305,5 +331,6 @@ def percentile_name(percentile: float) -> str:
     return f"p{whole if whole == percentile else percentile}"
 
 
-def _ratio(amount: float, over: float) -> float | None:
+def ratio(amount: float, over: float) -> float | None:
+    """A rate or share; None where it is not defined."""
     return amount / over if over > 0 else None

@@ -14,8 +14,8 @@ NS_PER_S = 1_000_000_000
 
 
 @contextlib.contextmanager
-def task_bar(total: int, verb: str) -> Iterator[Callable[[int, str], None] | None]:
-    """Show how much of ``total`` is done.
+def task_bar(total: int | None, verb: str) -> Iterator[Callable[[int, str], None] | None]:
+    """Show how much of ``total`` is done; None: nobody knows.
 
     Yields the callback that takes what is done and a note, or None where standard error is no
     terminal.
@@ -41,7 +41,7 @@ def task_bar(total: int, verb: str) -> Iterator[Callable[[int, str], None] | Non
 
 
 @contextlib.contextmanager
-def progress_bar(n_requests: int) -> Iterator[Callable[[Progress], None] | None]:
+def progress_bar(n_requests: int | None) -> Iterator[Callable[[Progress], None] | None]:
     """Show the share of requests answered, the simulated time and requests per second.
 
     Yields the callback that moves the bar, or None where standard error is no terminal.

@@ -185,6 +185,9 @@ class SimulationResult:
         self._requested_output_tokens = requested_output_tokens
         self._tokens = tokens
 
+    percentile_method = "exact"
+    """How percentiles of latencies were found."""
+
     @property
     def config(self) -> SimulatorConfig:
         """The configuration that ran."""
@@ -204,10 +207,13 @@ class SimulationResult:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the numbers must know; empty for a healthy run."""
+        findings = [self._interruption(), self._nothing_counted(), *self._diagnoses()]
+        return (*self.setup.warnings, *(finding for finding in findings if finding))
+
+    def _diagnoses(self) -> list[str | None]:
+        """What the requests' rows show."""
         max_model_len = self.setup.max_model_len
-        findings = [
-            self._interruption(),
-            self._nothing_counted(),
+        return [
             diagnostics.saturation_warning(self.requests, self.now_ns, self.setup.max_concurrency),
             diagnostics.preemption_warning(self.requests),
             diagnostics.rejection_warning(
@@ -220,7 +226,6 @@ class SimulationResult:
                 self.requests, self._requested_output_tokens, max_model_len=max_model_len
             ),
         ]
-        return (*self.setup.warnings, *(finding for finding in findings if finding))
 
     @property
     def _queue_tokens(self) -> int | None:
@@ -238,7 +243,7 @@ class SimulationResult:
         )
 
     def _nothing_counted(self) -> str | None:
-        if self.window.counted.any():
+        if self.window.n_counted:
             return None
         return (
             f"no request is counted: none arrived after warm_up="
@@ -279,7 +284,7 @@ class SimulationResult:
             "schema_version": SCHEMA_VERSION,
             "complete": self.complete,
             "model_id": self.setup.model_name,
-            "num_prompts": len(self.requests["arrival_ns"]),
+            "num_prompts": self._n_requests,
             "request_rate": self.setup.request_rate,
             "burstiness": workload.burstiness,
             "max_concurrency": self.setup.max_concurrency,
@@ -351,10 +356,11 @@ class SimulationResult:
             "arrivals_end_s": window.arrivals_end_ns / NS_PER_S,
             "drain_s": window.drain_ns / NS_PER_S,
             "arrived": window.arrived,
-            "counted": int(window.counted.sum()),
+            "counted": window.n_counted,
             "excluded_warm_up": window.excluded_warm_up,
             "unfinished": window.unfinished,
             "completion_rate_while_loaded": window.completion_rate_while_loaded,
+            "percentiles": self.percentile_method,
         }
 
     def _pool(self, pool: PoolSetup) -> dict[str, Any]:
@@ -379,6 +385,17 @@ class SimulationResult:
             "calibration_file": pool.calibration_file,
             "calibration_sha256": pool.calibration_sha256,
         }
+
+    @property
+    def _n_requests(self) -> int:
+        return len(self.requests["arrival_ns"])
+
+    @property
+    def _completed_tokens(self) -> tuple[int, int]:
+        """Prompt and output tokens of all completed requests, warm-up included."""
+        completed = self.requests["status"] == COMPLETED
+        prompts, outputs = self.requests["prompt_tokens"], self.requests["output_tokens"]
+        return int(prompts[completed].sum()), int(outputs[completed].sum())
 
     @property
     def _span_s(self) -> float:
@@ -413,7 +430,7 @@ class SimulationResult:
 
     def _energy_and_cost(self) -> dict[str, Any]:
         """Over the whole run, warm-up included, as the utilisation."""
-        completed = self.requests["status"] == COMPLETED
+        input_tokens, output_tokens = self._completed_tokens
         engines = list(zip(self.setup.pool_of_engine, self.engines, strict=True))
         return energy_and_cost(
             [
@@ -427,8 +444,8 @@ class SimulationResult:
                 for pool in self.setup.pools
             ],
             span_s=self._span_s,
-            input_tokens=int(self.requests["prompt_tokens"][completed].sum()),
-            output_tokens=int(self.requests["output_tokens"][completed].sum()),
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
         )
 
     def _engine(self, index: int, pool: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
@@ -19,7 +19,11 @@ from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.pools import ResolvedPool
 from llm_inference_simulator.results import Setup, SimulationResult
+from llm_inference_simulator.running_metrics import RunningMetrics
 from llm_inference_simulator.shared_inputs import SharedInputs
+from llm_inference_simulator.streamed_result import StreamedResult
+from llm_inference_simulator.streaming import RowSink, StreamedRun
+from llm_inference_simulator.workload.pieces import RequestStream, empty_workload
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import Progress, Simulation
@@ -78,6 +82,7 @@ def simulate(
     record_decisions: bool = False,
     provenance: Mapping[str, Any] | None = None,
     inputs: SharedInputs | None = None,
+    row_sink: RowSink | None = None,
 ) -> SimulationResult:
     """Simulate ``config`` and return its result.
 
@@ -89,34 +94,29 @@ def simulate(
     times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
     decision of every scheduler (slow: requests are walked one by one). ``provenance`` goes into the
     result's as it is: where the configuration came from. ``inputs`` keeps what other simulations
-    need too (:func:`~llm_inference_simulator.simulate_many` passes it).
+    need too (:func:`~llm_inference_simulator.simulate_many` passes it). ``row_sink`` gets
+    the rows of a run with ``measurement.streaming`` in blocks while it goes on, since its result has
+    none.
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
     """
-    if record_decisions and config.cluster.is_disaggregated:
-        raise ConfigError(
-            "--decisions-output: recorded decisions know no transfers of keys and values; leave it "
-            "out of a disaggregated run"
-        )
-    if record_decisions and config.fleet != FleetConfig():
-        raise ConfigError(
-            "--decisions-output: recorded decisions know no requests that leave early; leave it or "
-            "fleet (--max-queue, --request-timeout, --max-retries) out"
-        )
-    if record_decisions and any(p.pipeline_parallel_size > 1 for p in config.cluster.named_pools):
-        raise ConfigError(
-            "--decisions-output: recorded decisions know no stages of a pipeline; leave it or "
-            "pipeline_parallel_size (-pp) out"
-        )
-    run = _prepare(
+    if record_decisions:
+        _require_recordable(config)
+    prepare = functools.partial(
+        _prepare,
         config,
-        workload,
-        performance_model,
-        inputs or SharedInputs(),
+        performance_model=performance_model,
+        inputs=inputs or SharedInputs(),
         is_complete=router is None,
         provenance=provenance or {},
     )
+    if config.measurement.streaming:
+        _require_streamable(workload, record=record_steps or record_decisions)
+        return _simulate_streamed(config, prepare, router, progress, row_sink)
+    if row_sink is not None:
+        raise ConfigError("row_sink takes the rows of streamed runs: set measurement.streaming")
+    run = prepare(workload)
     if record_decisions and any(
         pool.core.settings.data_parallel_group is not None for pool in run.pools
     ):
@@ -152,6 +152,87 @@ def simulate(
     return collect(complete=True)
 
 
+def _require_recordable(config: SimulatorConfig) -> None:
+    """Refuse what the rows of decisions cannot tell."""
+    reason = None
+    if config.cluster.is_disaggregated:
+        reason = "no transfers of keys and values; leave it out of a disaggregated run"
+    elif config.fleet != FleetConfig():
+        reason = (
+            "no requests that leave early; leave it or fleet (--max-queue, --request-timeout, "
+            "--max-retries) out"
+        )
+    elif any(pool.pipeline_parallel_size > 1 for pool in config.cluster.named_pools):
+        reason = "no stages of a pipeline; leave it or pipeline_parallel_size (-pp) out"
+    if reason is not None:
+        raise ConfigError(f"--decisions-output: recorded decisions know {reason}")
+
+
+def _require_streamable(workload: Workload | None, *, record: bool) -> None:
+    if workload is not None:
+        raise ConfigError(
+            "workload= holds all requests already: leave measurement.streaming (--streaming) out"
+        )
+    if record:
+        raise ConfigError(
+            "--steps-output and --decisions-output keep every step, --streaming "
+            "(measurement.streaming) none: leave one of them out"
+        )
+
+
+def _simulate_streamed(
+    config: SimulatorConfig,
+    prepare: Callable[[Workload], _Run],
+    router: RouterCallable | None,
+    progress: bool | ProgressCallback,
+    sink: RowSink | None,
+) -> SimulationResult:
+    stream = RequestStream(config.workload, config.seed)
+    run = prepare(empty_workload(config.workload))
+    running = RunningMetrics(
+        warm_up_ns=round(config.measurement.warm_up * NS_PER_S),
+        objectives_ms={str(name): limit for name, limit in config.measurement.goodput.items()},
+        max_model_len=run.setup.max_model_len,
+    )
+    simulation = build_simulation(
+        config,
+        [pool.core for pool in run.pools],
+        run.workload,
+        run.front_end,
+        record_steps=False,
+        record_decisions=False,
+        router=router,
+        common_prefix_tokens=stream.common_prefix_tokens,
+    )
+    check_last = functools.partial(_require_counted, config)
+    streamed = StreamedRun(simulation, stream, running, sink, check_last)
+
+    def collect(*, complete: bool) -> SimulationResult:
+        streamed.close()
+        return StreamedResult(
+            setup=replace(
+                run.setup,
+                workload_description=stream.description,
+                warnings=(*run.setup.warnings, *stream.warnings),
+            ),
+            running=running,
+            gaps=streamed.gaps(),
+            engines=simulation.engine_stats(),
+            trace_hash=simulation.trace_hash(),
+            complete=complete,
+        )
+
+    try:
+        with _reporter(progress, stream.expected) as report:
+            run_to_end(streamed, report)
+    except KeyboardInterrupt:
+        answered = simulation.run_slice(0).answered
+        raise SimulationInterrupted(
+            answered, stream.expected or stream.count, lambda: collect(complete=False)
+        ) from None
+    return collect(complete=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What is settled before the first event."""
@@ -166,20 +247,23 @@ class _Run:
 def _prepare(
     config: SimulatorConfig,
     workload: Workload | None,
+    *,
     performance_model: BasePerformanceModel | None,
     inputs: SharedInputs,
-    *,
     is_complete: bool,
     provenance: Mapping[str, Any],
 ) -> _Run:
     """Capacity, prices and requests of a run, or the error that refuses it."""
     model = inputs.model(config.model)
-    config_is_complete = is_complete and workload is None and performance_model is None
-    request_rate = _request_rate(config, workload)
+    streams = config.measurement.streaming
+    own_workload = workload is not None and not streams
+    config_is_complete = is_complete and not own_workload and performance_model is None
+    request_rate = _request_rate(config, own_workload=own_workload)
     pools = inputs.pools(config, performance_model)
     if workload is None:
         workload = inputs.workload(config.workload, config.seed)
-    _require_counted_requests(workload, config.measurement.warm_up)
+    if not streams:
+        _require_counted_requests(config, workload)
     # One front end serves all pools: that of the first calibration which knows one.
     front_end = resolve_front_end(
         config.front_end, next((pool.front_end for pool in pools if pool.front_end), None)
@@ -279,24 +363,29 @@ def _latest_ns(columns: Columns) -> int:
     return max(0, *(int(columns[name].max()) for name in happened))
 
 
-def _request_rate(config: SimulatorConfig, workload: Workload | None) -> float | None:
+def _request_rate(config: SimulatorConfig, *, own_workload: bool) -> float | None:
     """Infinity where generated requests all arrive at once, as vLLM reports it."""
     load = config.workload
     rate = load.request_rate
     elsewhere = (load.trace, load.rate_stages, load.rate_schedule) != (None, None, None)
     own = bool(load.classes) and load.classes[0].share is None
-    at_once = rate is None and workload is None and not elsewhere and not own
+    at_once = rate is None and not own_workload and not elsewhere and not own
     return math.inf if at_once else rate
 
 
-def _require_counted_requests(workload: Workload, warm_up_s: float) -> None:
+def _require_counted_requests(config: SimulatorConfig, workload: Workload) -> None:
     """Refuse a load that ends before the warm-up does: nothing would be counted."""
     if not len(workload.arrival_ns):
         raise WorkloadError("the workload holds no requests: raise num_prompts, duration or rate")
-    last_s = int(workload.arrival_ns[-1]) / NS_PER_S
     # In a closed loop, and in sessions, requests are sent later than their columns say.
-    open_loop = workload.max_concurrency is None and workload.after is None
-    if open_loop and last_s < warm_up_s:
+    if workload.max_concurrency is None and workload.after is None:
+        _require_counted(config, int(workload.arrival_ns[-1]))
+
+
+def _require_counted(config: SimulatorConfig, last_arrival_ns: int) -> None:
+    """Refuse a load whose last request arrives within the warm-up."""
+    last_s, warm_up_s = last_arrival_ns / NS_PER_S, config.measurement.warm_up
+    if config.workload.max_concurrency is None and last_s < warm_up_s:
         raise WorkloadError(
             f"warm_up={warm_up_s:g} s excludes every request: the last arrives at {last_s:.3f} s; "
             "shorten the warm-up or lengthen the load (--duration, --num-prompts)"
@@ -355,7 +444,7 @@ def unused_xpus_warning(config: SimulatorConfig) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _reporter(
-    progress: bool | ProgressCallback, n_requests: int
+    progress: bool | ProgressCallback, n_requests: int | None
 ) -> Iterator[ProgressCallback | None]:
     """Turn the ``progress`` argument into a callback."""
     if progress is True:

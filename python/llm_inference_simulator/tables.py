@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_path
 
 CSV_ROWS_AT_ONCE = 65_536
+PARQUET: dict[str, Any] = {}
 
 
 def check_table_path(path: Path, flag: str) -> None:
@@ -57,22 +59,72 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: Path, flag: str) -> N
             _write_csv(columns, temporary)
 
 
+BlockWriter = Callable[[Mapping[str, NDArray[Any]]], None]
+"""Writes the next rows of a table."""
+
+
+@contextlib.contextmanager
+def block_writer(path: Path, flag: str) -> Iterator[BlockWriter]:
+    """Yield what writes the next rows of a table: a row group of parquet, or lines of csv.
+
+    The file appears under its name, whole, when the block ends well.
+    """
+    check_table_path(path, flag)
+    blocks = _parquet_blocks if path.suffix.casefold() == ".parquet" else _csv_blocks
+    with atomic_path(path) as temporary, blocks(temporary) as write:
+        yield write
+
+
+@contextlib.contextmanager
+def _parquet_blocks(path: Path) -> Iterator[BlockWriter]:
+    parquet = importlib.import_module("pyarrow.parquet")
+    with path.open("wb") as file, contextlib.ExitStack() as stack:
+        writer: Any = None
+
+        def write(columns: Mapping[str, NDArray[Any]]) -> None:
+            nonlocal writer
+            table = to_arrow(columns)
+            if writer is None:
+                writer = stack.enter_context(parquet.ParquetWriter(file, table.schema, **PARQUET))
+            writer.write_table(table)
+
+        yield write
+
+
+@contextlib.contextmanager
+def _csv_blocks(path: Path) -> Iterator[BlockWriter]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        has_header = False
+
+        def write(columns: Mapping[str, NDArray[Any]]) -> None:
+            nonlocal has_header
+            if not has_header:
+                lines.writerow(columns)
+                has_header = True
+            _write_lines(lines, columns)
+
+        yield write
+
+
 def _write_parquet(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
     # An open file and not its name: pyarrow removes a named file, were it a FIFO, when it fails.
     with path.open("wb") as file:
-        importlib.import_module("pyarrow.parquet").write_table(to_arrow(columns), file)
+        importlib.import_module("pyarrow.parquet").write_table(to_arrow(columns), file, **PARQUET)
 
 
 def _write_csv(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
-    rows = max((len(column) for column in columns.values()), default=0)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        for start in range(0, rows, CSV_ROWS_AT_ONCE):
-            part = [
-                column[start : start + CSV_ROWS_AT_ONCE].tolist() for column in columns.values()
-            ]
-            writer.writerows(zip(*part, strict=True))
+        _write_lines(writer, columns)
+
+
+def _write_lines(writer: Any, columns: Mapping[str, NDArray[Any]]) -> None:
+    rows = max((len(column) for column in columns.values()), default=0)
+    for start in range(0, rows, CSV_ROWS_AT_ONCE):
+        part = [column[start : start + CSV_ROWS_AT_ONCE].tolist() for column in columns.values()]
+        writer.writerows(zip(*part, strict=True))
 
 
 def to_arrow(columns: Mapping[str, NDArray[Any]]) -> Any:

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::error::SimError;
 use crate::rows::Rows;
 use crate::shared_blocks::SharedBlocks;
-use crate::simulation::NewRequests;
 use crate::time::SimTime;
 
 /// Validated request columns, in order of arrival.
@@ -28,6 +27,19 @@ pub struct Workload {
     /// Requests that will be appended arrive no earlier.
     pub(crate) known_until: SimTime,
     shared: Arc<SharedBlocks>,
+}
+
+/// Columns of requests that follow, in order of arrival.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRequests<'columns> {
+    /// Nanoseconds.
+    pub arrival_ns: &'columns [i64],
+    /// Tokens.
+    pub prompt_tokens: &'columns [i64],
+    /// Tokens.
+    pub output_tokens: &'columns [i64],
+    /// Order of the priority policy; None: 0.
+    pub priorities: Option<&'columns [i64]>,
 }
 
 /// No request.
@@ -240,6 +252,11 @@ impl Workload {
     /// The same, to keep.
     pub(crate) fn shared(&self) -> Arc<SharedBlocks> {
         Arc::clone(&self.shared)
+    }
+
+    /// Tokens that requests ask for.
+    pub(crate) fn outputs(&self) -> &[u32] {
+        self.outputs.as_slice()
     }
 
     /// The prompts' token counts.

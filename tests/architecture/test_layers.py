@@ -29,8 +29,11 @@ LAYERS = [
         "tables",
         "decisions",
     },
-    {"class_results", "expert_groups"},
-    {"results", "progress_bar"},
+    {"class_results", "expert_groups", "histograms"},
+    {"queue_trend"},
+    {"running_metrics"},
+    {"results", "progress_bar", "streaming"},
+    {"streamed_result"},
     {"pools"},
     {"shared_inputs"},
     {"simulation"},
@@ -102,12 +105,12 @@ def test_only_the_binding_knows_python() -> None:
 
 
 RUST_LAYERS = [
-    ["time", "error", "ids", "rng"],
+    ["time", "error", "ids", "rng", "rows"],
     ["event", "config", "cost", "link", "shared_blocks"],
     ["workload", "kv_cache"],
     ["scheduler", "source"],
     ["recorder"],
-    ["engine", "router", "replay", "token_gaps"],
+    ["engine", "router", "replay", "token_gaps", "gap_histogram"],
     ["simulation"],
     ["python", "lib"],
 ]

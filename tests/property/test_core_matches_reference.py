@@ -78,8 +78,8 @@ def run_reference(case: Case) -> Run:
 def build_core(
     case: Case, *, record_steps: bool = True, step_by_step: bool = False
 ) -> core.Simulation:
-    options = {"record_steps": record_steps, "step_by_step": step_by_step}
-    return core.Simulation(**arguments_of(case), **options)
+    arguments = arguments_of(case) | {"record_steps": record_steps, "step_by_step": step_by_step}
+    return core.Simulation(**arguments)
 
 
 def arguments_of(case: Case) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,11 @@ from llm_inference_simulator.report.timeline import (
 )
 from llm_inference_simulator.results import strict_json
 from llm_inference_simulator.simulation import SimulationInterrupted, simulate
-from llm_inference_simulator.tables import check_table_path
+from llm_inference_simulator.tables import block_writer, check_table_path
 
 if TYPE_CHECKING:
     from llm_inference_simulator.results import SimulationResult
+    from llm_inference_simulator.streaming import RowSink
 
 EXIT_FAIL_ON = 3
 EXIT_INTERRUPTED = 130
@@ -67,18 +68,23 @@ def run(flags: Mapping[str, Any]) -> int:
         goodput=bool(config.measurement.goodput),
     )
     quiet = flags.get("command.quiet", False)
+    streams = config.measurement.streaming
+    if streams:
+        _refuse_arrays(flags)
+    written: list[str] = []
     try:
-        result = simulate(
-            config,
-            progress=not (quiet or flags.get("command.no_progress", False)),
-            record_steps=any(flags.get(f"command.{name}") for name in _NEED_STEPS),
-            record_decisions="command.decisions_output" in flags,
-            provenance=None if lines is None else {"from_vllm": lines.provenance()},
-        )
+        with _row_sink(flags if streams else {}, written) as row_sink:
+            result = simulate(
+                config,
+                progress=not (quiet or flags.get("command.no_progress", False)),
+                record_steps=any(flags.get(f"command.{name}") for name in _NEED_STEPS),
+                record_decisions="command.decisions_output" in flags,
+                provenance=None if lines is None else {"from_vllm": lines.provenance()},
+                row_sink=row_sink,
+            )
     except SimulationInterrupted as interruption:
         return _finish_interrupted(interruption, flags)
     quiet = quiet or _fills_stdout(flags)
-    written: list[str] = []
     try:
         write_outputs(result, flags, written)
     except KeyboardInterrupt:
@@ -91,6 +97,40 @@ def run(flags: Mapping[str, Any]) -> int:
     for text in violations:
         print(text, file=sys.stderr)
     return EXIT_FAIL_ON if violations else 0
+
+
+def _refuse_arrays(flags: Mapping[str, Any]) -> None:
+    """Refuse outputs that hold what a streamed run does not keep."""
+    for place, kept in (
+        ("command.save_detailed", "the token times of every request"),
+        ("command.steps_output", "every step"),
+        ("command.decisions_output", "every decision"),
+        ("command.report", "every request and step"),
+        ("command.timeline", "every request and step"),
+        ("command.save_digest", "every request and step"),
+    ):
+        if flags.get(place):
+            flag = "--" + place.partition(".")[2].replace("_", "-")
+            raise ConfigError(
+                f"{flag} keeps {kept}, --streaming none: leave one of them out "
+                "(--requests-output FILE.parquet has a row per request)"
+            )
+
+
+@contextlib.contextmanager
+def _row_sink(flags: Mapping[str, Any], written: list[str]) -> Iterator[RowSink | None]:
+    """What takes the rows of a streamed run while it goes on: --requests-output, if it is given."""
+    value = flags.get("command.requests_output")
+    if value is None:
+        yield None
+        return
+    try:
+        with block_writer(Path(value), "requests table") as write:
+            yield write
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"--requests-output {value} cannot be written: {reason}") from None
+    written.append(value)
 
 
 def check_outputs(flags: Mapping[str, Any], n_engines: int) -> None:
@@ -155,7 +195,8 @@ def write_outputs(
         lambda path: result.write_json(path, detailed=detailed, extra=digest),
         written,
     )
-    _write("command.requests_output", flags, result.write_requests, written)
+    if flags.get("command.requests_output") not in written:
+        _write("command.requests_output", flags, result.write_requests, written)
     _write("command.steps_output", flags, result.write_steps, written)
     _write("command.decisions_output", flags, result.write_decisions, written)
     _write("command.report", flags, lambda path: _write_page(result, digest, path), written)

@@ -291,6 +291,13 @@ _RESULTS = Group(
             "exit with code 3 if it holds: 'p99_ttft_ms>500'; repeatable; > >= < <=",
             action="append",
         ),
+        Switch(
+            "--streaming",
+            "bounded memory for runs of any length: percentiles from histograms, no arrays "
+            "(default: off)",
+            negatable=True,
+            section="measurement",
+        ),
         Switch("--quiet", "print nothing but errors and warnings"),
         Switch("--no-progress", "no progress bar (there is none outside a terminal)"),
     ),

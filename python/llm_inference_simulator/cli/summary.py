@@ -51,7 +51,8 @@ def _print_all(console: Console, result: SimulationResult, summary: Mapping[str,
         of = f"an engine of {pool.name}" if several else "an engine"
         _print_rows(console, f"Capacity of {of}", _capacity(pool))
     _print_rows(console, "Throughput", _throughput(summary))
-    _print_heading(console, "Latency (ms)")
+    method = "" if result.percentile_method == "exact" else ", percentiles within 0.1 %"
+    _print_heading(console, f"Latency (ms{method})")
     percentiles = result.config.measurement.metric_percentiles
     console.print(Padding(_latency_table(summary, percentiles), (0, 0, 0, INDENT)))
     if "classes" in summary:

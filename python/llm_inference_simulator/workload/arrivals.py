@@ -7,8 +7,9 @@ and infinity is constant gaps; the first request arrives after one gap, not at t
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,14 @@ from numpy.typing import NDArray
 from llm_inference_simulator.errors import WorkloadError
 from llm_inference_simulator.rate_schedule import RateSchedule
 from llm_inference_simulator.workload.columns import MAX_REQUESTS, MAX_TIME_NS, Int64Array
+
+_NO_TIMES = np.empty(0, dtype=np.int64)
+
+Pieces = Generator[Int64Array, None, int]
+"""Arrivals piece after piece; what the generator returns is the length of the arrival period."""
+
+PIECE = 1_000_000
+"""Most arrivals that a piece has where they are drawn until a time has passed."""
 
 
 def arrival_times(
@@ -38,12 +47,53 @@ def arrival_times(
 
     Raises :class:`WorkloadError` where the result could not be held.
     """
+    return joined(
+        arrival_pieces(
+            rng, rate=rate, burstiness=burstiness, num_prompts=num_prompts, duration_s=duration_s
+        )
+    )
+
+
+def arrival_pieces(
+    rng: np.random.Generator,
+    *,
+    rate: float | None,
+    burstiness: float = 1.0,
+    num_prompts: int | None = None,
+    duration_s: float | None = None,
+    most: int = MAX_REQUESTS,
+    piece: int = MAX_REQUESTS,
+) -> Pieces:
+    """:func:`arrival_times` in pieces of at most ``piece`` (or :data:`PIECE`, if that is more).
+
+    At most ``most`` requests are made.
+    """
     if rate is None or math.isinf(rate):
-        n = _checked_count(num_prompts)
-        return np.zeros(n, dtype=np.int64), 0
+        for size in sizes(_checked_count(num_prompts, most), piece):
+            yield np.zeros(size, dtype=np.int64)
+        return 0
     if duration_s is None:
-        return _counted(rng, rate, burstiness, _checked_count(num_prompts))
-    return _timed(rng, rate, burstiness, num_prompts, duration_s)
+        return (
+            yield from _counted(rng, rate, burstiness, _checked_count(num_prompts, most), piece)
+        )
+    return (yield from _timed(rng, rate, burstiness, num_prompts, duration_s, most=most))
+
+
+def joined(pieces: Pieces) -> tuple[Int64Array, int]:
+    """All arrivals of ``pieces``, and the length of their period."""
+    parts: list[Int64Array] = []
+    while True:
+        try:
+            parts.append(next(pieces))
+        except StopIteration as end:
+            whole = parts[0] if len(parts) == 1 else np.concatenate([*parts, _NO_TIMES])
+            return whole, end.value
+
+
+def sizes(total: int, piece: int) -> Iterator[int]:
+    """Sizes of the pieces of ``total``."""
+    for start in range(0, total, piece):
+        yield min(piece, total - start)
 
 
 def staged_arrival_times(
@@ -59,26 +109,38 @@ def staged_arrival_times(
     number of requests in a stage is random unless gaps are constant. A rate of 0 is a pause.
     ``num_prompts`` ends the load after so many requests. Raises :class:`WorkloadError`.
     """
+    return joined(staged_pieces(rng, stages, burstiness=burstiness, num_prompts=num_prompts))
+
+
+def staged_pieces(
+    rng: np.random.Generator,
+    stages: Sequence[tuple[float, float]],
+    *,
+    burstiness: float = 1.0,
+    num_prompts: int | None = None,
+    most: int = MAX_REQUESTS,
+) -> Pieces:
+    """:func:`staged_arrival_times` in pieces of at most :data:`PIECE`."""
     _check_time(sum(seconds for _, seconds in stages), "rate_stages last")
     expected = sum(rate * seconds for rate, seconds in stages)
-    if expected > MAX_REQUESTS:
+    if expected > most:
         raise WorkloadError(
-            f"rate_stages make {expected:.3g} requests, more than {MAX_REQUESTS:,}: lower a rate "
+            f"rate_stages make {expected:.3g} requests, more than {most:,}: lower a rate "
             "or shorten a stage"
         )
-    parts = [np.empty(0, dtype=np.int64)]
-    start_s, left = 0.0, None if num_prompts is None else _checked_count(num_prompts)
+    start_s, last_ns = 0.0, 0
+    left = None if num_prompts is None else _checked_count(num_prompts, most)
     for rate, seconds in stages:
         start_ns, end_ns = int(to_ns(start_s)), int(to_ns(start_s + seconds))
         if rate > 0 and left != 0:
-            times, _ = _timed(rng, rate, burstiness, left, seconds)
-            # The stage's end is rounded on the whole clock, not from the stage's start.
-            times = (start_ns + times)[start_ns + times < end_ns]
-            parts.append(times)
-            left = None if left is None else left - len(times)
+            for times in _timed(rng, rate, burstiness, left, seconds, most=most):
+                # The stage's end is rounded on the whole clock, not from the stage's start.
+                arrivals = (start_ns + times)[start_ns + times < end_ns]
+                left = None if left is None else left - len(arrivals)
+                last_ns = int(arrivals[-1]) if len(arrivals) else last_ns
+                yield arrivals
         start_s += seconds
-    arrivals = np.concatenate(parts)
-    return arrivals, int(arrivals[-1]) if left == 0 else int(to_ns(start_s))
+    return last_ns if left == 0 else int(to_ns(start_s))
 
 
 def scheduled_arrival_times(
@@ -95,34 +157,78 @@ def scheduled_arrival_times(
     kept with probability rate(t) / highest. ``num_prompts`` ends the load after so many requests.
     Raises :class:`WorkloadError`.
     """
+    return joined(
+        scheduled_pieces(candidates, thinning, schedule, duration_s, num_prompts=num_prompts)
+    )
+
+
+def scheduled_pieces(
+    candidates: np.random.Generator,
+    thinning: np.random.Generator,
+    schedule: RateSchedule,
+    duration_s: float,
+    *,
+    num_prompts: int | None = None,
+    most: int = MAX_REQUESTS,
+) -> Pieces:
+    """:func:`scheduled_arrival_times` in pieces of at most :data:`PIECE`."""
     highest = schedule.highest
-    if highest * duration_s > MAX_REQUESTS:
+    if highest * duration_s > most:
         raise WorkloadError(
             f"rate_schedule at its highest, {highest:g} requests/s, makes "
             f"{highest * duration_s:.3g} requests in {duration_s:g} s, more than "
-            f"{MAX_REQUESTS:,}: lower it or shorten duration"
+            f"{most:,}: lower it or shorten duration"
         )
-    arrivals, duration_ns = _timed(candidates, highest, 1.0, None, duration_s)
-    kept = thinning.random(len(arrivals)) * highest < schedule.rates(arrivals / 1e9)
-    arrivals = arrivals[kept]
-    if num_prompts is not None and len(arrivals) >= num_prompts:
-        arrivals = arrivals[:num_prompts]
-        return arrivals, int(arrivals[-1])
-    return arrivals, duration_ns
+    left = num_prompts
+    for times in _timed(candidates, highest, 1.0, None, duration_s, most=most):
+        kept = thinning.random(len(times)) * highest < schedule.rates(times / 1e9)
+        arrivals = times[kept]
+        if left is not None and len(arrivals) >= left:
+            yield arrivals[:left]
+            return int(arrivals[left - 1])
+        left = None if left is None else left - len(arrivals)
+        yield arrivals
+    return int(to_ns(duration_s))
 
 
 def _counted(
-    rng: np.random.Generator, rate: float, burstiness: float, n: int
-) -> tuple[Int64Array, int]:
+    rng: np.random.Generator, rate: float, burstiness: float, n: int, piece: int
+) -> Pieces:
     total_s = n / rate
     _check_time(total_s, f"num_prompts={n} at request_rate={rate} last")
     if math.isinf(burstiness):
-        return to_ns(np.arange(1, n + 1, dtype=np.float64) / rate), int(to_ns(total_s))
-    times = np.cumsum(_gaps(rng, rate, burstiness, n))
-    if not 0 < times[-1] < math.inf:
+        for start in range(0, n, piece):
+            end = min(start + piece, n)
+            yield to_ns(np.arange(start + 1, end + 1, dtype=np.float64) / rate)
+        return int(to_ns(total_s))
+    # The sum of all gaps comes first: where they are not held together they are drawn twice.
+    first = rng if n <= piece else copy.deepcopy(rng)
+    drawn_s = 0.0
+    kept: list[NDArray[np.float64]] = []
+    for times in _sums(first, rate, burstiness, n, piece):
+        drawn_s = float(times[-1])
+        kept = [times]
+    if not 0 < drawn_s < math.inf:
         raise _undrawable(burstiness)
-    arrivals = to_ns(times * (total_s / times[-1]))
-    return arrivals, int(arrivals[-1])
+    last_ns = 0
+    for times in kept if n <= piece else _sums(rng, rate, burstiness, n, piece):
+        arrivals = to_ns(times * (total_s / drawn_s))
+        last_ns = int(arrivals[-1])
+        yield arrivals
+    return last_ns
+
+
+def _sums(
+    rng: np.random.Generator, rate: float, burstiness: float, n: int, piece: int
+) -> Iterator[NDArray[np.float64]]:
+    """Running sums of ``n`` gaps, added in the same order whatever the pieces are."""
+    sum_s = 0.0
+    for size in sizes(n, piece):
+        gaps = _gaps(rng, rate, burstiness, size)
+        gaps[0] += sum_s
+        times = np.cumsum(gaps)
+        sum_s = float(times[-1])
+        yield times
 
 
 def _timed(
@@ -131,46 +237,62 @@ def _timed(
     burstiness: float,
     num_prompts: int | None,
     duration_s: float,
-) -> tuple[Int64Array, int]:
+    *,
+    most: int,
+) -> Pieces:
     _check_time(duration_s, f"duration={duration_s} lasts")
     expected = rate * duration_s
-    wanted = MAX_REQUESTS if num_prompts is None else _checked_count(num_prompts)
-    if num_prompts is None and expected > MAX_REQUESTS:
+    wanted = most if num_prompts is None else _checked_count(num_prompts, most)
+    if num_prompts is None and expected > most:
         raise WorkloadError(
             f"request_rate={rate} over duration={duration_s} s makes {expected:.3g} requests, more "
-            f"than {MAX_REQUESTS:,}: lower one of them, or give num_prompts"
+            f"than {most:,}: lower one of them, or give num_prompts"
         )
     duration_ns = int(to_ns(duration_s))
     if math.isinf(burstiness):
-        n = min(wanted, math.ceil(expected) + 1)
-        arrivals = to_ns(np.arange(1, n + 1, dtype=np.float64) / rate)
+        pieces = _constant(rate, min(wanted, math.ceil(expected) + 1))
     else:
-        arrivals = _drawn_until(rng, rate, burstiness, wanted, duration_s)
-    arrivals = arrivals[arrivals < duration_ns]
-    ended_by_count = num_prompts is not None and len(arrivals) == num_prompts
-    return arrivals, int(arrivals[-1]) if ended_by_count else duration_ns
+        pieces = _drawn_until(rng, rate, burstiness, wanted, duration_s, most=most)
+    count = last_ns = 0
+    for arrivals in pieces:
+        arrivals = arrivals[arrivals < duration_ns]  # noqa: PLW2901
+        if len(arrivals):
+            count, last_ns = count + len(arrivals), int(arrivals[-1])
+            yield arrivals
+    ended_by_count = num_prompts is not None and count == num_prompts
+    return last_ns if ended_by_count else duration_ns
+
+
+def _constant(rate: float, n: int) -> Iterator[Int64Array]:
+    for start in range(0, n, PIECE):
+        end = min(start + PIECE, n)
+        yield to_ns(np.arange(start + 1, end + 1, dtype=np.float64) / rate)
 
 
 def _drawn_until(
-    rng: np.random.Generator, rate: float, burstiness: float, wanted: int, duration_s: float
-) -> Int64Array:
+    rng: np.random.Generator,
+    rate: float,
+    burstiness: float,
+    wanted: int,
+    duration_s: float,
+    *,
+    most: int,
+) -> Iterator[Int64Array]:
     """Draw gaps block by block until ``wanted`` requests or the duration are passed.
 
     The size of a block doesn't depend on ``wanted``, so a cap only cuts the sequence short.
     """
-    block = int(min(max(rate * duration_s * 1.05, 256), 1_000_000))
-    parts: list[NDArray[np.float64]] = []
+    block = int(min(max(rate * duration_s * 1.05, 256), PIECE))
     drawn, now_s = 0, 0.0
     while now_s < duration_s and drawn < wanted:
         times = now_s + np.cumsum(_gaps(rng, rate, burstiness, block))
         # Gaps that all underflow would never get anywhere.
-        if drawn + block > MAX_REQUESTS or not now_s < times[-1] < math.inf:
+        if drawn + block > most or not now_s < times[-1] < math.inf:
             raise _undrawable(burstiness)
-        parts.append(times)
-        drawn += block
         now_s = float(times[-1])
-    times = np.concatenate(parts)[:wanted]
-    return to_ns(times[times < duration_s])
+        times = times[: wanted - drawn]
+        drawn += block
+        yield to_ns(times[times < duration_s])
 
 
 def _gaps(rng: np.random.Generator, rate: float, burstiness: float, n: int) -> NDArray[np.float64]:
@@ -185,11 +307,12 @@ def to_ns(seconds: NDArray[np.float64] | float) -> Int64Array:
     return np.rint(np.asarray(seconds, dtype=np.float64) * 1e9).astype(np.int64)
 
 
-def _checked_count(num_prompts: int | None) -> int:
+def _checked_count(num_prompts: int | None, most: int) -> int:
     if num_prompts is None or num_prompts < 1:
         raise WorkloadError("the number of requests is open: give num_prompts (at least 1)")
-    if num_prompts > MAX_REQUESTS:
-        raise WorkloadError(f"num_prompts={num_prompts} exceeds {MAX_REQUESTS:,}: lower it")
+    if num_prompts > most:
+        hint = ", or give --streaming" if most == MAX_REQUESTS else ""
+        raise WorkloadError(f"num_prompts={num_prompts} exceeds {most:,}: lower it{hint}")
     return num_prompts
 
 

@@ -11,11 +11,14 @@ import numpy as np
 
 from llm_inference_simulator.errors import WorkloadError
 from llm_inference_simulator.workload.arrivals import (
-    arrival_times,
-    scheduled_arrival_times,
-    staged_arrival_times,
+    Pieces,
+    arrival_pieces,
+    joined,
+    scheduled_pieces,
+    staged_pieces,
 )
 from llm_inference_simulator.workload.columns import (
+    MAX_REQUESTS,
     MAX_TIME_NS,
     MAX_TOKENS,
     Int64Array,
@@ -26,7 +29,7 @@ from llm_inference_simulator.workload.lengths import (
     INPUT_SIGMA,
     OUTPUT_SIGMA,
     empirical_lengths,
-    log_normal_lengths,
+    log_normal_drawer,
     uniform_lengths,
 )
 from llm_inference_simulator.workload.sessions import (
@@ -70,15 +73,9 @@ def build_requests(config: RequestsConfig, seed: int, load: LoadTrace = load_tra
     make = _generated if config.trace is None else _from_trace
     rows = make(config, seed, load)
     if len(rows.arrival_ns) == 0:
-        raise WorkloadError(_nothing_arrives(config))
-    warnings = rows.warnings
-    if config.burstiness != 1.0 and not rows.random_arrivals:
-        warnings = (
-            *warnings,
-            f"burstiness={config.burstiness} has no effect: arrivals are not drawn from a finite "
-            "request_rate",
-        )
-    prompt_tokens = _with_prefix(rows.prompt_tokens, config.random_prefix_len)
+        raise WorkloadError(nothing_arrives(config))
+    warnings = (*rows.warnings, *without_effect(config))
+    prompt_tokens = with_prefix(rows.prompt_tokens, config.random_prefix_len)
     if rows.sessions is not None:
         said = prompt_tokens + rows.output_tokens
         sharing = share_sessions(config, seed, rows.sessions, said)
@@ -100,7 +97,18 @@ def build_requests(config: RequestsConfig, seed: int, load: LoadTrace = load_tra
     )
 
 
-def _nothing_arrives(config: RequestsConfig) -> str:
+def without_effect(config: RequestsConfig) -> tuple[str, ...]:
+    """Warn of a burstiness of arrivals that are not drawn."""
+    if config.burstiness == 1.0 or config.rate_stages is not None or _has_finite_rate(config):
+        return ()
+    return (
+        f"burstiness={config.burstiness} has no effect: arrivals are not drawn from a finite "
+        "request_rate",
+    )
+
+
+def nothing_arrives(config: RequestsConfig) -> str:
+    """Say why a workload is empty."""
     if config.rate_stages is not None:
         return "rate_stages end before the first request arrives: lengthen them or raise a rate"
     if config.rate_schedule is not None:
@@ -121,7 +129,6 @@ class _Rows:
     output_tokens: Int64Array
     duration_ns: int
     source: str
-    random_arrivals: bool
     marks: Marks | None = None
     sessions: Sessions | None = None
     """Of generated sessions; None: every request is one of its own."""
@@ -140,19 +147,18 @@ def _generated(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
     warnings: tuple[str, ...] = ()
     repeated = repeated_prompts(config, seed, n)
     if config.lengths_from is not None:
-        limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
-        pool = load(resolve(config.lengths_from), config.trace_format, limits)
+        pool = length_pool(config, seed, load)
         warnings = pool.warnings
         pairs = stream(seed, Stream.LENGTH_PAIRS)
         prompts, outputs = empirical_lengths(pairs, n, pool.prompt_tokens, pool.output_tokens)
         source = f"lengths drawn from {config.lengths_from}"
     else:
         if repeated is None:
-            prompts = _prompt_lengths(config, seed, n)
+            prompts = prompt_drawer(config, seed)(n)
         else:
-            prompts = _prompt_lengths(config, seed, int(repeated.max()) + 1)[repeated]
-        outputs = _output_lengths(config, seed, n)
-        source = f"{_length_words(config, 'input')} in, {_length_words(config, 'output')} out"
+            prompts = prompt_drawer(config, seed)(int(repeated.max()) + 1)[repeated]
+        outputs = output_drawer(config, seed)(n)
+        source = describe_lengths(config)
     if sessions is not None:
         if config.tool_result_len is not None:
             prompts = np.where(sessions.is_tool_result, config.tool_result_len, prompts)
@@ -164,11 +170,17 @@ def _generated(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
         output_tokens=outputs,
         duration_ns=duration_ns,
         source=source,
-        random_arrivals=config.rate_stages is not None or _has_finite_rate(config),
         sessions=sessions,
         repeated=repeated,
         warnings=warnings,
     )
+
+
+def length_pool(config: RequestsConfig, seed: int, load: LoadTrace = load_trace) -> Trace:
+    """The trace whose pairs of lengths are drawn."""
+    assert config.lengths_from is not None
+    limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
+    return load(resolve(config.lengths_from), config.trace_format, limits)
 
 
 def _session_arrivals(config: RequestsConfig, seed: int) -> tuple[Int64Array, int, Sessions]:
@@ -195,39 +207,56 @@ def _has_finite_rate(config: RequestsConfig) -> bool:
 
 
 def _arrivals(config: RequestsConfig, seed: int, n: int | None) -> tuple[Int64Array, int]:
+    return joined(arrivals_of(config, seed, n))
+
+
+def arrivals_of(
+    config: RequestsConfig,
+    seed: int,
+    n: int | None,
+    *,
+    most: int = MAX_REQUESTS,
+    piece: int = MAX_REQUESTS,
+) -> Pieces:
+    """Arrivals that ``config`` describes, ``n`` of them or as many as it asks for, in pieces."""
+    rng = stream(seed, Stream.ARRIVALS)
     if config.rate_stages is not None:
-        return staged_arrival_times(
-            stream(seed, Stream.ARRIVALS),
-            config.rate_stages,
-            burstiness=config.burstiness,
-            num_prompts=n,
+        return staged_pieces(
+            rng, config.rate_stages, burstiness=config.burstiness, num_prompts=n, most=most
         )
     if config.rate_schedule is not None:
         assert config.arrival_seconds is not None
-        return scheduled_arrival_times(
-            stream(seed, Stream.ARRIVALS),
+        return scheduled_pieces(
+            rng,
             stream(seed, Stream.THINNING),
             config.rate_schedule,
             config.arrival_seconds,
             num_prompts=n,
+            most=most,
         )
     if n is None and config.duration is None:
         n = DEFAULT_NUM_PROMPTS
-    return arrival_times(
-        stream(seed, Stream.ARRIVALS),
+    return arrival_pieces(
+        rng,
         rate=config.request_rate,
         burstiness=config.burstiness,
         num_prompts=n,
         duration_s=config.duration if _has_finite_rate(config) else None,
+        most=most,
+        piece=piece,
     )
 
 
-def _prompt_lengths(config: RequestsConfig, seed: int, n: int) -> Int64Array:
+Drawer = Callable[[int], Int64Array]
+"""Draws the next so many lengths."""
+
+
+def prompt_drawer(config: RequestsConfig, seed: int) -> Drawer:
+    """What draws the prompt lengths of generated requests, without their prefix."""
     rng = stream(seed, Stream.INPUT_LENGTHS)
     if config.avg_input_length is not None:
-        return log_normal_lengths(
+        return log_normal_drawer(
             rng,
-            n,
             config.avg_input_length,
             config.max_input_length,
             INPUT_SIGMA,
@@ -239,22 +268,27 @@ def _prompt_lengths(config: RequestsConfig, seed: int, n: int) -> Int64Array:
             f"random_input_len={mean} with random_range_ratio={ratio} allows empty prompts: raise "
             "the first, lower the second or add random_prefix_len"
         )
-    return uniform_lengths(rng, n, mean, ratio, least=0, field="random_input_len")
+    return lambda n: uniform_lengths(rng, n, mean, ratio, least=0, field="random_input_len")
 
 
-def _output_lengths(config: RequestsConfig, seed: int, n: int) -> Int64Array:
+def output_drawer(config: RequestsConfig, seed: int) -> Drawer:
+    """What draws the output lengths of generated requests."""
     rng = stream(seed, Stream.OUTPUT_LENGTHS)
     if config.avg_output_length is not None:
-        return log_normal_lengths(
+        return log_normal_drawer(
             rng,
-            n,
             config.avg_output_length,
             config.max_output_length,
             OUTPUT_SIGMA,
             field="avg_output_length",
         )
     mean, ratio = config.random_output_len, config.random_range_ratio
-    return uniform_lengths(rng, n, mean, ratio, least=1, field="random_output_len")
+    return lambda n: uniform_lengths(rng, n, mean, ratio, least=1, field="random_output_len")
+
+
+def describe_lengths(config: RequestsConfig) -> str:
+    """Word the lengths of generated requests."""
+    return f"{_length_words(config, 'input')} in, {_length_words(config, 'output')} out"
 
 
 def _length_words(config: RequestsConfig, kind: str) -> str:
@@ -294,8 +328,8 @@ def _replayed(config: RequestsConfig, trace: Trace) -> _Rows:
     """Take the trace's own times: sped up, then cut to the duration, then to the count."""
     if trace.arrival_ns is None:
         return _at_once(config, trace)
-    arrivals = _sped_up(trace.arrival_ns, config.trace_speedup)
-    duration_ns = int(_sped_up(np.array([trace.span_ns]), config.trace_speedup)[0])
+    arrivals = sped_up(trace.arrival_ns, config.trace_speedup)
+    duration_ns = int(sped_up(np.array([trace.span_ns]), config.trace_speedup)[0])
     warnings = list(trace.warnings)
     n = len(arrivals)
     if config.duration is not None:
@@ -311,14 +345,13 @@ def _replayed(config: RequestsConfig, trace: Trace) -> _Rows:
     if wanted is not None and wanted <= n:
         n, duration_ns = wanted, int(arrivals[wanted - 1])
     elif n == len(arrivals):
-        warnings.extend(_too_few(config, n))
+        warnings.extend(too_few(config, n))
     return _Rows(
         arrival_ns=arrivals[:n],
         prompt_tokens=trace.prompt_tokens[:n],
         output_tokens=trace.output_tokens[:n],
         duration_ns=duration_ns,
         source=str(config.trace),
-        random_arrivals=False,
         marks=_first(trace.marks, n),
         warnings=tuple(warnings),
     )
@@ -338,9 +371,8 @@ def _at_once(config: RequestsConfig, trace: Trace) -> _Rows:
         output_tokens=trace.output_tokens[:n],
         duration_ns=0,
         source=str(config.trace),
-        random_arrivals=False,
         marks=_first(trace.marks, n),
-        warnings=(*trace.warnings, *_too_few(config, len(trace)), note),
+        warnings=(*trace.warnings, *too_few(config, len(trace)), note),
     )
 
 
@@ -352,7 +384,7 @@ def _retimed(config: RequestsConfig, seed: int, trace: Trace) -> _Rows:
             "all requests arrive at once; leave one out"
         )
     n = min(config.num_prompts or len(trace), len(trace))
-    warnings = [*trace.warnings, *_too_few(config, len(trace))]
+    warnings = [*trace.warnings, *too_few(config, len(trace))]
     arrivals, duration_ns = _arrivals(config, seed, n)
     used_up = len(arrivals) == n == len(trace) != config.num_prompts
     if config.duration is not None and used_up:
@@ -366,7 +398,6 @@ def _retimed(config: RequestsConfig, seed: int, trace: Trace) -> _Rows:
         output_tokens=trace.output_tokens[:n],
         duration_ns=duration_ns,
         source=f"{config.trace} at {config.request_rate:g} requests/s",
-        random_arrivals=_has_finite_rate(config),
         marks=_first(trace.marks, n),
         warnings=tuple(warnings),
     )
@@ -376,7 +407,7 @@ def _first(marks: Marks | None, n: int) -> Marks | None:
     return None if marks is None else marks.take(np.arange(n, dtype=np.int64))
 
 
-def _too_few(config: RequestsConfig, available: int) -> tuple[str, ...]:
+def too_few(config: RequestsConfig, available: int) -> tuple[str, ...]:
     """Warn where the trace has fewer requests than asked for."""
     wanted = config.num_prompts
     if wanted is None or wanted <= available:
@@ -386,7 +417,8 @@ def _too_few(config: RequestsConfig, available: int) -> tuple[str, ...]:
     )
 
 
-def _sped_up(times_ns: Int64Array, speedup: float) -> Int64Array:
+def sped_up(times_ns: Int64Array, speedup: float) -> Int64Array:
+    """Times of a trace that runs ``speedup`` times as fast."""
     if speedup == 1.0:
         return times_ns
     scaled = times_ns / speedup
@@ -411,16 +443,22 @@ def _clipped(config: RequestsConfig, rows: _Rows) -> _Rows:
 
 
 def _clip(values: Int64Array, longest: int | None, kind: str) -> tuple[Int64Array, tuple[str, ...]]:
-    if longest is None or longest >= MAX_TOKENS:
-        return values, ()
-    cut = int(np.count_nonzero(values > longest))
+    clipped, cut = clipped_lengths(values, longest)
     if cut == 0:
-        return values, ()
+        return clipped, ()
     warning = f"{cut:,} {kind} lengths of the trace were cut to max_{kind}_length={longest}"
-    return np.minimum(values, longest), (warning,)
+    return clipped, (warning,)
 
 
-def _with_prefix(prompts: Int64Array, prefix: int) -> Int64Array:
+def clipped_lengths(values: Int64Array, longest: int | None) -> tuple[Int64Array, int]:
+    """Lengths of a trace, at most ``longest``, and how many were longer."""
+    if longest is None or longest >= MAX_TOKENS:
+        return values, 0
+    return np.minimum(values, longest), int(np.count_nonzero(values > longest))
+
+
+def with_prefix(prompts: Int64Array, prefix: int) -> Int64Array:
+    """Lengths of prompts behind a prefix."""
     if prefix == 0:
         return prompts
     if int(prompts.max()) + prefix > MAX_TOKENS:

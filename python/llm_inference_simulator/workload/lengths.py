@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,14 @@ def uniform_lengths(
 def log_normal_lengths(
     rng: np.random.Generator, n: int, mean: float, longest: int | None, sigma: float, *, field: str
 ) -> Int64Array:
-    """Draw log-normal lengths between 1 and ``longest`` whose mean is exactly ``mean``.
+    """Draw ``n`` lengths by :func:`log_normal_drawer`."""
+    return log_normal_drawer(rng, mean, longest, sigma, field=field)(n)
+
+
+def log_normal_drawer(
+    rng: np.random.Generator, mean: float, longest: int | None, sigma: float, *, field: str
+) -> Callable[[int], Int64Array]:
+    """What draws the next so many log-normal lengths between 1 and ``longest``, of mean ``mean``.
 
     A value outside is moved to the nearer end, as a serving system's own limit does to an answer.
     That alone would shift the mean, so the median is chosen such that the mean *after* the cut is
@@ -44,13 +52,18 @@ def log_normal_lengths(
     limit = MAX_TOKENS if longest is None else min(longest, MAX_TOKENS)
     if not 1 <= mean <= limit:
         raise WorkloadError(f"{field}={mean} is not between 1 and {limit} tokens: change it")
-    # Two streams, so that a longer workload begins with the requests of a shorter one.
-    normal, uniform = rng.standard_normal(n), rng.spawn(1)[0].random(n)
     if mean in (1, limit):
-        return np.full(n, int(mean), dtype=np.int64)
+        return lambda n: np.full(n, int(mean), dtype=np.int64)
+    # Two streams, so that a longer workload begins with the requests of a shorter one.
+    fractions = rng.spawn(1)[0]
     mu = _median_log(mean, limit, sigma)
-    values: NDArray[np.float64] = np.clip(np.exp(mu + sigma * normal), 1.0, float(limit))
-    return np.minimum(np.floor(values + uniform), limit).astype(np.int64)
+
+    def draw(n: int) -> Int64Array:
+        normal, uniform = rng.standard_normal(n), fractions.random(n)
+        values: NDArray[np.float64] = np.clip(np.exp(mu + sigma * normal), 1.0, float(limit))
+        return np.minimum(np.floor(values + uniform), limit).astype(np.int64)
+
+    return draw
 
 
 def _median_log(mean: float, limit: int, sigma: float) -> float:

@@ -68,20 +68,25 @@ fn compiled_roofline() -> Result<Roofline, SimError> {
     let operations = operations
         .into_iter()
         .map(|(name, runs, kind, repeat, work, bytes)| {
-            Operation::new(name, runs, kind, repeat, &owned(&work), &owned(&bytes))
+            Operation::new(name, runs, kind, repeat, false, &owned(&work), &owned(&bytes))
         })
         .collect::<Result<Vec<Operation>, SimError>>()?;
-    let rates =
-        PhaseRates { linear_flops: 650e12, attention_flops: 400e12, memory_bandwidth: 2.8e12 };
+    let rates = PhaseRates {
+        linear_flops: 650e12,
+        attention_flops: 400e12,
+        memory_bandwidth: 2.8e12,
+        step_overhead_s: 1e-3,
+    };
     let hardware = RooflineHardware {
         prefill: rates,
         decode: rates,
         kernel_latency_s: 2e-6,
-        step_overhead_s: 1e-3,
         sequence_overhead_s: 1e-5,
         link_bandwidth: 400e9,
         link_latency_s: 1e-6,
         all_reduce: AllReduce::Auto,
+        exchange_bandwidth: 400e9,
+        exchange_latency_s: 1e-6,
     };
     Roofline::new(operations, None, 1, hardware)
 }
@@ -140,7 +145,13 @@ fn terms(mixed: bool) -> Result<Vec<Term>, SimError> {
 }
 
 fn term(name: &str, function: Function) -> Term {
-    Term { name: name.into(), function, provenance: Provenance::Measured, bound: None }
+    Term {
+        name: name.into(),
+        function,
+        provenance: Provenance::Measured,
+        bound: None,
+        shared: false,
+    }
 }
 
 /// A line through `knots` points, each `ratio` times the one before.

@@ -18,10 +18,10 @@ use crate::engine::EngineStats;
 use crate::error::SimError;
 use crate::recorder::{Call, Decision};
 use crate::scheduler::Row;
-use crate::simulation::{NewRequests, Options, Pool, Progress, Simulation, StreamSettings};
+use crate::simulation::{Options, Pool, Progress, Simulation, StreamSettings};
 use crate::time::{SimDuration, SimTime};
 use crate::token_gaps::TokenGaps;
-use crate::workload::Workload;
+use crate::workload::{NewRequests, Workload};
 
 /// Where a simulation stands.
 #[pyclass(name = "Progress", module = "llm_inference_simulator._core", frozen)]
@@ -345,6 +345,8 @@ impl PySimulation {
         let range = 0..count.min(simulation.ended_rows());
         let prompts = simulation.prompt_tokens();
         let columns = request_columns(py, simulation.requests(), prompts, &range)?;
+        let requested = &simulation.requested_tokens()[range.clone()];
+        columns.set_item("requested_output_tokens", wide(py, requested))?;
         simulation.drop_rows(range.end);
         Ok(columns)
     }

@@ -25,7 +25,7 @@ pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use handover::Handover;
 pub use handover::TransferSettings;
 use stream::Stream;
-pub use stream::{NewRequests, StreamSettings};
+pub use stream::StreamSettings;
 
 /// What stands between clients and engines, and what a run keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -513,6 +513,11 @@ impl Simulation {
     /// Prompt tokens by request.
     pub fn prompt_tokens(&self) -> &[u32] {
         self.source.workload().prompts()
+    }
+
+    /// Tokens that requests asked for.
+    pub fn requested_tokens(&self) -> &[u32] {
+        self.source.workload().outputs()
     }
 
     /// The step columns so far, if they are recorded.

@@ -9,26 +9,13 @@ use crate::recorder::{NEVER, RequestColumns, Status};
 use crate::rows::Rows;
 use crate::scheduler::Span;
 use crate::time::SimTime;
-use crate::workload::Workload;
+use crate::workload::{NewRequests, Workload};
 
 /// How a streamed run counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
     /// Gaps between tokens are counted of requests sent then or later.
     pub warm_up: SimTime,
-}
-
-/// Columns of requests that follow, in order of arrival.
-#[derive(Clone, Copy, Debug)]
-pub struct NewRequests<'columns> {
-    /// Nanoseconds.
-    pub arrival_ns: &'columns [i64],
-    /// Tokens.
-    pub prompt_tokens: &'columns [i64],
-    /// Tokens.
-    pub output_tokens: &'columns [i64],
-    /// Order of the priority policy; None: 0.
-    pub priorities: Option<&'columns [i64]>,
 }
 
 /// What a streamed run keeps besides the rows of requests that have not ended.

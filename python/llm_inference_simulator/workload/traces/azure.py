@@ -14,7 +14,7 @@ import numpy as np
 from llm_inference_simulator.workload.columns import Int64Array
 from llm_inference_simulator.workload.traces.csv_table import CsvTable
 from llm_inference_simulator.workload.traces.source import TraceSource
-from llm_inference_simulator.workload.traces.trace import Trace, recorded_trace
+from llm_inference_simulator.workload.traces.trace import RecordedRows, Trace, recorded_trace
 
 # Nanoseconds in 64 bits reach from 1678 to 2262: the years are limited so that none wraps.
 _TIMESTAMP = re.compile(
@@ -25,6 +25,11 @@ _EXAMPLE = "2023-11-16 18:15:46.6805900"
 
 def read(source: TraceSource) -> Trace:
     """Read an Azure trace; raises :class:`WorkloadError` naming file and row."""
+    return recorded_trace(source, *rows(source))
+
+
+def rows(source: TraceSource) -> RecordedRows:
+    """Read the rows as they stand, in the order of the file."""
     table = CsvTable(source)
     table.require("TIMESTAMP", "ContextTokens", "GeneratedTokens")
     warnings = []
@@ -32,8 +37,7 @@ def read(source: TraceSource) -> Trace:
         images = np.count_nonzero(table.tokens("NumImages"))
         if images:
             warnings.append(f"{images:,} requests carry images, which are not simulated")
-    return recorded_trace(
-        source,
+    return (
         _timestamps(table),
         table.tokens("ContextTokens"),
         table.tokens("GeneratedTokens"),

@@ -12,11 +12,16 @@ import numpy as np
 from llm_inference_simulator.workload.traces.csv_table import CsvTable
 from llm_inference_simulator.workload.traces.numbers import NS_PER_SECOND
 from llm_inference_simulator.workload.traces.source import TraceSource
-from llm_inference_simulator.workload.traces.trace import Trace, recorded_trace
+from llm_inference_simulator.workload.traces.trace import RecordedRows, Trace, recorded_trace
 
 
 def read(source: TraceSource) -> Trace:
     """Read a BurstGPT trace; raises :class:`WorkloadError` naming file and row."""
+    return recorded_trace(source, *rows(source))
+
+
+def rows(source: TraceSource) -> RecordedRows:
+    """Read the rows as they stand, in the order of the file."""
     table = CsvTable(source)
     table.require("Timestamp", "Request tokens", "Response tokens")
     times = table.times("Timestamp", NS_PER_SECOND)
@@ -29,4 +34,4 @@ def read(source: TraceSource) -> Trace:
             f"{dropped:,} of {len(outputs):,} rows have no response tokens (failed requests) and "
             "were dropped"
         )
-    return recorded_trace(source, times[kept], prompts[kept], outputs[kept], warnings)
+    return times[kept], prompts[kept], outputs[kept], warnings

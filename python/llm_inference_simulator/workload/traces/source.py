@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
+import itertools
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from llm_inference_simulator.errors import WorkloadError
 
@@ -19,11 +24,16 @@ class TraceSource:
 
     path: Path
     text: str
+    rows_before: int = 0
+    lines_before: int = 0
+    """Of the file, where the text is a part of it."""
 
     def error(
         self, problem: str, *, row: int | None = None, line: int | None = None
     ) -> WorkloadError:
         """Word a problem. ``row`` counts requests from 1, ``line`` lines of the file from 1."""
+        row = None if row is None else row + self.rows_before
+        line = None if line is None else line + self.lines_before
         return WorkloadError(f"trace {self.path}{_place(row, line)}: {problem}")
 
 
@@ -57,9 +67,37 @@ def read_source(path: Path) -> TraceSource:
     return TraceSource(path, text)
 
 
-def _read_bytes(path: Path) -> bytes:
+def open_text(path: Path) -> IO[str]:
+    """Open a plain or gzipped UTF-8 file to be read piece by piece; :class:`WorkloadError`."""
+    with _readable(path):
+        with path.open("rb") as file:
+            is_gzip = file.read(2) == GZIP_MAGIC
+        opened = gzip.open(path, "rb") if is_gzip else path.open("rb")  # noqa: SIM115
+        return io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
+
+
+def next_lines(file: IO[str], path: Path, count: int) -> list[str]:
+    """The next lines of a file of :func:`open_text`; :class:`WorkloadError` where it is damaged."""
     try:
+        return list(itertools.islice(file, count))
+    except UnicodeDecodeError:
+        raise WorkloadError(f"trace {path} is not UTF-8 text: save it as UTF-8") from None
+    except (EOFError, OSError, zlib.error):
+        raise WorkloadError(
+            f"trace {path} is gzip data that is truncated or damaged: fetch it again"
+        ) from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    with _readable(path):
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Word what keeps a trace from being read."""
+    try:
+        yield
     except FileNotFoundError:
         raise WorkloadError(f"trace {path} does not exist: check the path") from None
     except IsADirectoryError:

@@ -73,6 +73,10 @@ class Trace:
         return len(self.prompt_tokens)
 
 
+RecordedRows = tuple[Int64Array | None, Int64Array, Int64Array, list[str]]
+"""(times in ns, prompt tokens, output tokens, warnings) as they stand in a file; no times: None."""
+
+
 def recorded_trace(
     source: TraceSource,
     times_ns: Int64Array | None,
