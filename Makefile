@@ -7,7 +7,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers wheel smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers bench-page wheel smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-record: $(TOOLS) ## Record instruction counts: make bench-record REASON='w
 
 bench-peers: $(BUILT) ## Other simulators beside us on one workload (installs them into .venv-peers)
 	$(BIN)/python -m benchmarks.peers
+
+bench-page: $(BUILT) ## Run everything that docs/performance.md shows and write it there
+	$(BIN)/python -m benchmarks.performance_page
 
 wheel: $(TOOLS) ## Build the wheel into dist/
 	rm -rf dist

@@ -1,6 +1,6 @@
 """Speed of the core beside plain Python, on the same workload, in one run.
 
-    make bench
+    make bench        # or: python benchmarks/bench.py --picture docs/images/cost_curves.png
 
 512 prompt tokens, 128 output tokens, Poisson arrivals at a batch of about 11, one engine, no prefix
 caching. Loop against loop: building the columns is not timed. Beside the core: a naive loop without
@@ -11,8 +11,10 @@ the command line takes to start, and instruction counts, which a busy machine do
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -196,14 +198,19 @@ def pricing() -> None:
     )
 
 
-def main() -> None:
-    """Print all tables."""
-    from benchmarks.cost_curves import print_curves  # which imports this module
+def main(words: Sequence[str] | None = None) -> None:
+    """Print all tables, and draw the cost curves if asked."""
+    from benchmarks.cost_curves import draw, print_curves  # which imports this module
 
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the cost curves")
+    arguments = parser.parse_args(words)
     compare()
     pricing()
     print()
-    print_curves()
+    curves = print_curves()
+    if arguments.picture:
+        draw(curves, arguments.picture)
     print()
     print_seconds()
     print()
