@@ -7,7 +7,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record wheel smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers bench-page wheel smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ bench-check: $(TOOLS) ## Instruction counts against the last record (+5 % fails)
 bench-record: $(TOOLS) ## Record instruction counts: make bench-record REASON='why they changed'
 	$(BIN)/python -m benchmarks.instruction_counts record '$(subst ','\'',$(REASON))'
 
+bench-peers: $(BUILT) ## Other simulators beside us on one workload (installs them into .venv-peers)
+	$(BIN)/python -m benchmarks.peers
+
+bench-page: $(BUILT) ## Run everything that docs/performance.md shows and write it there
+	$(BIN)/python -m benchmarks.performance_page
+
 wheel: $(TOOLS) ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --out dist
@@ -72,7 +78,7 @@ smoke: wheel ## Install the wheel into an empty environment elsewhere and run th
 ci: lint typecheck test bench-check smoke ## All checks
 
 clean: ## Remove what was built
-	rm -rf $(VENV) dist target
+	rm -rf $(VENV) .venv-peers dist target
 
 $(TOOLS): pyproject.toml scripts/check_tools.sh
 	@PYTHON=$(PYTHON) bash scripts/check_tools.sh

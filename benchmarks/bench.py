@@ -1,19 +1,21 @@
 """Speed of the core beside plain Python, on the same workload, in one run.
 
-    make bench
+    make bench        # or: python benchmarks/bench.py --picture docs/images/cost_curves.png
 
 512 prompt tokens, 128 output tokens, Poisson arrivals at a batch of about 11, one engine, no prefix
 caching. Loop against loop: building the columns is not timed. Beside the core: a naive loop without
 any check, whose steps and finish times must equal the core's, and the reference of the tests; both
-run fewer requests. Then how the core's cost per request moves with one quantity at a time, and
-instruction counts, which a busy machine does not move.
+run fewer requests. Then how the core's cost per request moves with one quantity at a time, how long
+the command line takes to start, and instruction counts, which a busy machine does not move.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.instruction_counts import print_counts
 from benchmarks.naive import run_naive
+from benchmarks.startup import print_seconds
 from llm_inference_simulator import _core
 from llm_inference_simulator.cluster import EngineSettings
 from llm_inference_simulator.config import PerformanceModelConfig
@@ -195,37 +198,21 @@ def pricing() -> None:
     )
 
 
-def curves() -> None:
-    """Cost per request of the core against one quantity at a time, with prefix caching."""
-    cached = replace(SETTINGS, enable_prefix_caching=True)
-    base = Case(requests=50_000, settings=cached)
-    lengths = (128, 512, 2048, 8192)
-    many = [(n, replace(base, engines=n, rate_per_s=8.0 * n)) for n in (1, 16, 256, 4096)]
-    cases = {
-        "prompt tokens": [(n, replace(base, prompt=n)) for n in lengths],
-        "shared prompt tokens": [(n, replace(base, prompt=n, shared=True)) for n in lengths],
-        "output tokens": [
-            (n, replace(base, output=n, rate_per_s=8 * 128 / n)) for n in (32, 128, 512, 2048)
-        ],
-        "requests/s (batch grows)": [(r, replace(base, rate_per_s=r)) for r in (2, 8, 16, 24)],
-        "engines": many,
-        "engines, step by step": [(n, replace(case, step_by_step=True)) for n, case in many],
-        "KV blocks": [
-            (n, replace(base, settings=replace(cached, num_gpu_blocks=n)))
-            for n in (2_000, 20_000, 200_000, 2_000_000)
-        ],
-    }
-    print("\nmicroseconds a request, prefix caching on (batch of the base case: about 11)")
-    for name, row in cases.items():
-        cells = (f"{value:>11,}: {best_of(case).per_request_us:6.3f}" for value, case in row)
-        print(f"{name:26}{''.join(cells)}")
+def main(words: Sequence[str] | None = None) -> None:
+    """Print all tables, and draw the cost curves if asked."""
+    from benchmarks.cost_curves import draw, print_curves  # which imports this module
 
-
-def main() -> None:
-    """Print all tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the cost curves")
+    arguments = parser.parse_args(words)
     compare()
     pricing()
-    curves()
+    print()
+    curves = print_curves()
+    if arguments.picture:
+        draw(curves, arguments.picture)
+    print()
+    print_seconds()
     print()
     print_counts()
 

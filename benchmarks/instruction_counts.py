@@ -76,11 +76,12 @@ def _build() -> str:
     command = "cargo build --release --locked --quiet --example pinned_cases"
     lines = _output([*command.split(), "--message-format=json"]).splitlines()
     messages = [json.loads(line) for line in lines]
-    return next(
+    executable: str = next(
         message["executable"]
         for message in messages
         if message["reason"] == "compiler-artifact" and message["target"]["name"] == "pinned_cases"
     )
+    return executable
 
 
 def _count(program: str, case: str, requests: int) -> int:

@@ -87,7 +87,7 @@ class Pool:
 
 def fleet_settings(fleet: FleetConfig) -> FleetSettings | None:
     """Resolve how a cluster changes; None where it does not."""
-    if fleet == FleetConfig():
+    if fleet == FleetConfig.default():
         return None
     planned: list[tuple[int, int, str]] = []
     for event in fleet.events:

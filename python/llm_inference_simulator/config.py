@@ -4,8 +4,6 @@ Engine settings carry vLLM's names. Every section refuses unknown keys with the 
 and every message names the field, the value and what is allowed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -472,15 +470,15 @@ class SimulatorConfig(Section):
     """Catalogue name, or path of a Hugging Face config.json or of the folder that holds it."""
     xpu: str
     """Catalogue name, or path of a YAML file."""
-    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
-    engine: EngineConfig = Field(default_factory=EngineConfig)
-    transfer: TransferConfig = Field(default_factory=TransferConfig)
-    fleet: FleetConfig = Field(default_factory=FleetConfig)
-    front_end: FrontEndConfig = Field(default_factory=FrontEndConfig)
-    performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig)
-    workload: WorkloadConfig = Field(default_factory=WorkloadConfig)
-    measurement: MeasurementConfig = Field(default_factory=MeasurementConfig)
-    pricing: PricingConfig = Field(default_factory=PricingConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig.default)
+    engine: EngineConfig = Field(default_factory=EngineConfig.default)
+    transfer: TransferConfig = Field(default_factory=TransferConfig.default)
+    fleet: FleetConfig = Field(default_factory=FleetConfig.default)
+    front_end: FrontEndConfig = Field(default_factory=FrontEndConfig.default)
+    performance: PerformanceModelConfig = Field(default_factory=PerformanceModelConfig.default)
+    workload: WorkloadConfig = Field(default_factory=WorkloadConfig.default)
+    measurement: MeasurementConfig = Field(default_factory=MeasurementConfig.default)
+    pricing: PricingConfig = Field(default_factory=PricingConfig.default)
     seed: Seed = 0
 
     @model_validator(mode="before")
@@ -529,7 +527,7 @@ class SimulatorConfig(Section):
                     f"transfer.bandwidth_gb_s is missing: pool {pool.name} needs the bandwidth of "
                     "its engines' links; give --transfer-bandwidth GB_PER_S"
                 )
-        if not pools and self.transfer != TransferConfig():
+        if not pools and self.transfer != TransferConfig.default():
             raise ValueError(
                 "transfer describes what goes from prefill to decode engines, but there are none: "
                 "give --disaggregated, or pools with roles, or leave it out"
@@ -566,7 +564,7 @@ class SimulatorConfig(Section):
     @model_validator(mode="after")
     def _fleet_fits(self) -> Self:
         fleet, n_engines = self.fleet, self.cluster.n_engines
-        if self.cluster.is_disaggregated and fleet != FleetConfig():
+        if self.cluster.is_disaggregated and fleet != FleetConfig.default():
             raise ValueError(
                 "fleet describes changes of an aggregated cluster, but the pools have roles: leave "
                 "one out"

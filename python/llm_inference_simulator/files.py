@@ -66,24 +66,31 @@ def _parse_json(text: str, path: Path, what: str, error: type[SimulatorError]) -
 def _parse_yaml(text: str, path: Path, what: str, error: type[SimulatorError]) -> Any:
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Safe YAML that refuses a key that stands twice."""
+    def parse(base: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Any:
+        """Parse with a loader of its own that refuses a key that stands twice."""
 
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-        seen: dict[Hashable, Any] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if key in seen:
-                raise error(
-                    f"{what} {path}: key {key!r} stands twice (line "
-                    f"{key_node.start_mark.line + 1}): remove one"
-                )
-            seen[key] = loader.construct_object(value_node, deep=True)
-        return seen
+        def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+            seen: dict[Hashable, Any] = {}
+            for key_node, value_node in node.value:
+                key = loader.construct_object(key_node, deep=True)
+                if key in seen:
+                    raise error(
+                        f"{what} {path}: key {key!r} stands twice (line "
+                        f"{key_node.start_mark.line + 1}): remove one"
+                    )
+                seen[key] = loader.construct_object(value_node, deep=True)
+            return seen
 
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+        loader: type[yaml.SafeLoader] = type("Loader", (base,), {})
+        loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+        return yaml.load(text, loader)
+
     try:
-        return yaml.load(text, Loader)
+        with contextlib.suppress(AttributeError, yaml.YAMLError):
+            # libyaml, where PyYAML was built with it: ten times as fast. What it cannot parse is
+            # parsed again, for messages that don't depend on it.
+            return parse(yaml.CSafeLoader)
+        return parse(yaml.SafeLoader)
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""

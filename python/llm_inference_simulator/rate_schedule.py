@@ -1,7 +1,5 @@
 """Rates of arrival that change with time."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal, Self
 

@@ -2,9 +2,10 @@
 
 Every section refuses unknown keys with the nearest valid one, and every message names the field,
 the value and what is allowed.
-"""
 
-from __future__ import annotations
+Modules with sections do without ``from __future__ import annotations``: pydantic would evaluate
+each annotation again from its text, on every start.
+"""
 
 import re
 from collections.abc import Mapping
@@ -53,9 +54,16 @@ class Section(BaseModel):
         strict=True,
         protected_namespaces=(),
         ser_json_inf_nan="strings",
+        # Sections are parts of one another: each on its own would be compiled at import, unused.
+        defer_build=True,
     )
     has_flags: ClassVar[bool] = False
     """Whether each field of its own is a flag of the command line too."""
+
+    @classmethod
+    def default(cls) -> Self:
+        """The section with nothing given: there is nothing to check, so nothing is compiled."""
+        return cls.model_construct()  # type: ignore[return-value]  # typed as the base
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, source: str = "configuration") -> Self:

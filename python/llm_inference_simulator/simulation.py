@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llm_inference_simulator.aggregated_cluster import RouterCallable, build_simulation
 from llm_inference_simulator.calibration import FrontEndLatency, resolve_front_end
 from llm_inference_simulator.config import FleetConfig, SimulatorConfig
-from llm_inference_simulator.decisions import DecisionLog, DecisionPool
 from llm_inference_simulator.disaggregated_cluster import transfer_settings
 from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from llm_inference_simulator._core import Progress, Simulation
     from llm_inference_simulator.catalog import ModelSpec
     from llm_inference_simulator.cluster import TransferSettings
+    from llm_inference_simulator.decisions import DecisionLog
     from llm_inference_simulator.performance_models import BasePerformanceModel
     from llm_inference_simulator.workload import Workload
 
@@ -157,7 +157,7 @@ def _require_recordable(config: SimulatorConfig) -> None:
     reason = None
     if config.cluster.is_disaggregated:
         reason = "no transfers of keys and values; leave it out of a disaggregated run"
-    elif config.fleet != FleetConfig():
+    elif config.fleet != FleetConfig.default():
         reason = (
             "no requests that leave early; leave it or fleet (--max-queue, --request-timeout, "
             "--max-retries) out"
@@ -345,6 +345,7 @@ def next_slice(max_events: int, elapsed_s: float) -> int:
 
 def _decision_log(run: _Run, simulation: Simulation) -> DecisionLog:
     from llm_inference_simulator._core import __version__
+    from llm_inference_simulator.decisions import DecisionLog, DecisionPool
 
     return DecisionLog(
         simulation=simulation,

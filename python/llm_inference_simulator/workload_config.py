@@ -1,7 +1,5 @@
 """The workload of a configuration: which requests arrive, when, and what they are like."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self

@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from llm_inference_simulator.cli import main
+from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.sections import Section
 
+SECTIONS = [
+    field.annotation
+    for field in SimulatorConfig.model_fields.values()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+]
 HEAVY = ("numpy", "pydantic", "rich", "yaml", "pyarrow")
 
 
@@ -25,6 +32,64 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
     )
     assert done.stderr.strip() == "[]"
     assert "--tensor-parallel-size, -tp, --tp N" in done.stdout
+
+
+SMALL_RUN = "--model llama-3.1-8b --xpu h100-sxm --num-prompts 10 --request-rate 9 --quiet"
+NEEDED = {
+    *("numpy", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"),
+    *("typing_inspection", "yaml", "cython_runtime", "llm_inference_simulator"),
+}
+"""What a quiet run may import beside the standard library."""
+UNUSED = (
+    "calibrators",
+    "cli.summary",
+    "decisions",
+    "performance_models.vllm_roofline",
+    "progress_bar",
+    "report",
+    "validation",
+    "workload.traces.azure",
+    "workload.traces.servegen",
+)
+"""Rooms of ours that such a run has no use for."""
+
+
+def test_a_small_run_imports_what_it_needs_and_nothing_else() -> None:
+    program = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from llm_inference_simulator.cli import main\n"
+        f"code = main({SMALL_RUN.split()!r})\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    modules = set(done.stdout.split())
+    rooms = {module.partition(".")[0] for module in modules if not module.startswith("_")}
+    assert rooms - sys.stdlib_module_names - NEEDED == set()
+    ours = {module.removeprefix("llm_inference_simulator.") for module in modules}
+    assert [room for room in UNUSED if room in ours] == []
+
+
+def test_importing_the_configuration_compiles_no_section() -> None:
+    """Sections are parts of one another; each is compiled when it is first read, not at import."""
+    program = (
+        "from llm_inference_simulator import config\n"
+        "from llm_inference_simulator.sections import Section\n"
+        "print([c.__name__ for c in Section.__subclasses__() if c.__pydantic_complete__])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_defaults_that_nothing_checks_are_those_that_are_checked(section: type[Section]) -> None:
+    assert section.default() == section()
+    assert section.default().model_dump() == section().model_dump()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"]])

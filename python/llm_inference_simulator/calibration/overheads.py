@@ -1,7 +1,5 @@
 """What kernels do not show: constants of the host and of launches, fitted on whole runs."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The calibrated roofline's parameters and the file that holds them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -6,6 +6,7 @@ Only the standard library is imported until a command really runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,6 +59,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run_command(words: list[str]) -> int:
+    # pydantic would look through every installed package for plugins that watch its models.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     command = words[0] if words and not words[0].startswith("-") else None
     if command is None or command == "run":
         return _run(words[1:] if command else words)

@@ -12,20 +12,9 @@ from typing import TYPE_CHECKING, Any
 from llm_inference_simulator.cli.fail_on import parse_conditions
 from llm_inference_simulator.cli.run_config import build_config, read_vllm_lines
 from llm_inference_simulator.cli.streams import drop_stdout
-from llm_inference_simulator.cli.timeline_scope import timeline_scope
-from llm_inference_simulator.decisions import decision_paths
 from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import check_writable, is_stream, real_path
 from llm_inference_simulator.metrics import percentile_name
-from llm_inference_simulator.progress_bar import task_bar
-from llm_inference_simulator.report.page import require_jinja
-from llm_inference_simulator.report.saved import DIGEST_KEY
-from llm_inference_simulator.report.timeline import (
-    MANY_EVENTS,
-    check_timeline_path,
-    count_events,
-    write_timeline,
-)
 from llm_inference_simulator.results import strict_json
 from llm_inference_simulator.simulation import SimulationInterrupted, simulate
 from llm_inference_simulator.tables import block_writer, check_table_path
@@ -140,8 +129,13 @@ def check_outputs(flags: Mapping[str, Any], n_engines: int) -> None:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag} needs --output: it adds {what} to that file")
     if "command.report" in flags:
+        from llm_inference_simulator.report.page import require_jinja
+
         require_jinja()
-    timeline_scope(flags)
+    if any(place.startswith("command.timeline") for place in flags):
+        from llm_inference_simulator.cli.timeline_scope import timeline_scope
+
+        timeline_scope(flags)
     taken: dict[Path, str] = {}
     for place, flag in _INPUTS.items():
         value = flags.get(place)
@@ -159,6 +153,8 @@ def check_outputs(flags: Mapping[str, Any], n_engines: int) -> None:
             if place in ("command.requests_output", "command.steps_output"):
                 check_table_path(path, flag)
             elif place == "command.timeline":
+                from llm_inference_simulator.report.timeline import check_timeline_path
+
                 check_timeline_path(path, flag)
             check_writable(path, flag)
 
@@ -172,6 +168,8 @@ def _targets(place: str, path: Path, n_engines: int) -> list[Path]:
             f"--decisions-output {path} is not a regular file, but each of the {n_engines} engines "
             "has a file of its own: give a file name"
         )
+    from llm_inference_simulator.decisions import decision_paths
+
     return decision_paths(path, n_engines)
 
 
@@ -187,6 +185,7 @@ def write_outputs(
     digest: dict[str, Any] = {}
     if flags.get("command.save_digest") or "command.report" in flags:
         from llm_inference_simulator.report.digest import make_digest
+        from llm_inference_simulator.report.saved import DIGEST_KEY
 
         digest = {DIGEST_KEY: make_digest(result)}
     _write(
@@ -213,6 +212,10 @@ def _write_page(result: SimulationResult, digest: Mapping[str, Any], path: Path)
 
 
 def _write_trace(result: SimulationResult, flags: Mapping[str, Any], path: Path) -> None:
+    from llm_inference_simulator.cli.timeline_scope import timeline_scope
+    from llm_inference_simulator.progress_bar import task_bar
+    from llm_inference_simulator.report.timeline import MANY_EVENTS, count_events, write_timeline
+
     scope = timeline_scope(flags)
     quiet = flags.get("command.quiet", False)
     events = count_events(result, scope)

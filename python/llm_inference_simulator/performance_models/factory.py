@@ -19,7 +19,6 @@ from llm_inference_simulator.performance_models.base import BasePerformanceModel
 from llm_inference_simulator.performance_models.hardware import ExchangeLink
 from llm_inference_simulator.performance_models.op_table import OpTablePerformanceModel
 from llm_inference_simulator.performance_models.roofline import RooflinePerformanceModel
-from llm_inference_simulator.performance_models.vllm_roofline import VLLMRooflineModel
 
 Calibration = CalibrationFile | KernelCalibration
 FindCalibration = Callable[[PerformanceModelConfig, XpuSpec], Calibration | None]
@@ -104,6 +103,8 @@ def create_performance_model(
             **common,  # type: ignore[arg-type]
         )
     assert performance.calibration_data is not None
+    from llm_inference_simulator.performance_models.vllm_roofline import VLLMRooflineModel
+
     return VLLMRooflineModel(
         model,
         xpu,

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from llm_inference_simulator.errors import WorkloadError, unknown_name
-from llm_inference_simulator.workload.traces import (
-    azure,
-    burstgpt,
-    mooncake,
-    servegen,
-    sharegpt,
-    vidur,
-    vllm_bench,
-)
 from llm_inference_simulator.workload.traces.source import TraceSource, read_source
 from llm_inference_simulator.workload.traces.trace import Trace
 
-READERS: dict[str, Callable[[TraceSource], Trace]] = {
-    "azure": azure.read,
-    "mooncake": mooncake.read,
-    "burstgpt": burstgpt.read,
-    "sharegpt": sharegpt.read,
-    "vidur": vidur.read,
-    "vllm-bench": vllm_bench.read,
-}
+READERS = ("azure", "mooncake", "burstgpt", "sharegpt", "vidur", "vllm-bench")
+"""Formats of one file; each has a module of its name, imported when such a file is read."""
 SERVEGEN = "servegen"
 FORMATS = (*READERS, SERVEGEN)
 
@@ -70,6 +56,8 @@ def load_trace(path: Path, trace_format: str = "auto", limits: TraceLimits | Non
             )
         )
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names the system refuses
+        from llm_inference_simulator.workload.traces import servegen
+
         if trace_format not in ("auto", SERVEGEN) or not servegen.is_client_folder(path):
             raise WorkloadError(
                 f"trace {path} is a folder: give a file, or a folder with ServeGen's "
@@ -87,10 +75,17 @@ def load_trace(path: Path, trace_format: str = "auto", limits: TraceLimits | Non
             f"trace_format={trace_format} was given but the content looks like {found}: use "
             f"trace_format={found} or auto"
         )
-    return _sample(path, limits) if trace_format == SERVEGEN else READERS[trace_format](source)
+    return _sample(path, limits) if trace_format == SERVEGEN else _read(source, trace_format)
+
+
+def _read(source: TraceSource, trace_format: str) -> Trace:
+    home = f"llm_inference_simulator.workload.traces.{trace_format.replace('-', '_')}"
+    return cast(Trace, importlib.import_module(home).read(source))
 
 
 def _sample(path: Path, limits: TraceLimits) -> Trace:
+    from llm_inference_simulator.workload.traces import servegen
+
     return servegen.sample(
         path, limits.seed, limit_ns=limits.limit_ns, limit_rows=limits.limit_rows
     )
