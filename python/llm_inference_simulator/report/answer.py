@@ -33,13 +33,20 @@ def cluster(pools: Sequence[Pool]) -> str:
             if pool.pipeline_parallel_size > 1:
                 layout += f" x PP {pool.pipeline_parallel_size}"
             size = f"{layout} = {size}"
-        parts.append(size if len(pools) == 1 else f"{pool.name}: {size}")
+        own = pool.role in ("aggregated", pool.name)
+        name = pool.name if own else f"{pool.name} ({pool.role})"
+        parts.append(size if len(pools) == 1 else f"{name}: {size}")
     return ", ".join(parts)
 
 
 def answer_of(each: NamedResult, *, several: bool) -> Answer:
-    """The sentence and the figures of one result; of ``several`` under its name."""
+    """The sentence and the figures of one result; of ``several`` the sentence under its name.
+
+    The figures of several stand side by side in a table instead.
+    """
     result = each.result
+    if several:
+        return Answer(subject=each.name, sentence=_sentence(result, f"{_what(result)} "))
     figures = [
         Figure(name="Requests", value=numbers.real(result.request_throughput), unit="/s"),
         Figure(name="Output tokens", value=numbers.whole(result.output_throughput), unit="/s"),
@@ -69,11 +76,7 @@ def answer_of(each: NamedResult, *, several: bool) -> Answer:
                 note="per million output tokens",
             )
         )
-    return Answer(
-        subject=each.name if several else "",
-        sentence=_sentence(result, f"{_what(result)} " if several else ""),
-        figures=figures,
-    )
+    return Answer(sentence=_sentence(result, ""), figures=figures)
 
 
 def _what(result: SavedResult) -> str:
