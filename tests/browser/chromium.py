@@ -65,7 +65,7 @@ class Chromium:
         )
         self.emulate(scheme=scheme)
         for name in ("browser", "performance"):
-            self._driver.get_log(name)
+            self._log(name)
         self._driver.get(page.as_uri())
 
     def emulate(self, *, scheme: str = "light", media: str = "") -> None:
@@ -101,13 +101,16 @@ class Chromium:
 
     def console(self) -> list[str]:
         """Whatever the page wrote to the console since it was opened, errors included."""
-        return [entry["message"] for entry in self._driver.get_log("browser")]
+        return [entry["message"] for entry in self._log("browser")]
+
+    def _log(self, name: str) -> list[dict[str, Any]]:
+        """What came since the last time."""
+        log: list[dict[str, Any]] = self._driver.get_log(name)  # type: ignore[no-untyped-call]
+        return log
 
     def requests(self) -> list[str]:
         """Addresses that the page asked for since it was opened, its own first."""
-        messages = [
-            json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance")
-        ]
+        messages = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
         return [
             message["params"]["request"]["url"]
             for message in messages

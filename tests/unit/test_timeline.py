@@ -101,7 +101,7 @@ def check_schema(data: Mapping[str, Any]) -> None:
         "s": {"ts", "cat", "id", "tid"},
         "f": {"ts", "cat", "id", "tid", "bp"},
     }
-    kinds = {
+    kinds: dict[str, Any] = {
         "name": str,
         "cat": str,
         "id": str,
@@ -185,11 +185,11 @@ def test_request_slices_add_up_to_the_results_own_times(
 def test_step_slices_add_up_to_the_engines_totals(result: SimulationResult, tmp_path: Path) -> None:
     found: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for event in by_phase(events_of(result, tmp_path), "X"):
-        engine = found[event["pid"] - 2]
-        engine["steps"] += 1
-        engine["busy_ns"] += ns(event, "dur")
+        sums = found[event["pid"] - 2]
+        sums["steps"] += 1
+        sums["busy_ns"] += ns(event, "dur")
         for name in ("prefill_tokens", "decode_seqs"):
-            engine[name] += event["args"][name]
+            sums[name] += event["args"][name]
         assert event["args"]["bound"] in (
             "compute",
             "memory",

@@ -31,7 +31,7 @@ def latency_charts(digests: Named, objectives_ms: Mapping[str, float]) -> list[C
             continue
         low, high = min(values), max(values)
         axis = Axis(
-            title=f"{TITLES[metric]} (logarithmic)",
+            title=TITLES[metric],
             scale="log",
             low=low / 1.03,
             high=high * 1.03,

@@ -24,7 +24,7 @@
 
   function axisOption(axis, vertical) {
     const option = {
-      name: axis.title,
+      name: axis.log ? `${axis.title} (logarithmic)` : axis.title,
       nameLocation: vertical ? "end" : "middle",
       nameGap: vertical ? 12 : 28,
       nameTextStyle: { color: css("--dim"), align: vertical ? "left" : "center", padding: vertical ? [0, 0, 0, -38] : 0 },
