@@ -15,6 +15,10 @@ NO_DIGEST = (
 )
 
 
+MOST_POOLS = 3
+"""Pools that a title spells out."""
+
+
 def title_of(named: Sequence[NamedResult]) -> str:
     """What ran, or how many runs are compared."""
     if len(named) == 1:
@@ -24,6 +28,9 @@ def title_of(named: Sequence[NamedResult]) -> str:
 
 def cluster(pools: Sequence[Pool]) -> str:
     """What the pools are made of: ``2 engines x TP 4 = 8 x h100-sxm``."""
+    if len(pools) > MOST_POOLS:
+        xpus = ", ".join(dict.fromkeys(pool.xpu for pool in pools))
+        return f"{sum(pool.n_xpus for pool in pools)} accelerators in {len(pools)} pools ({xpus})"
     parts = []
     for pool in pools:
         size = f"{pool.n_xpus} x {pool.xpu}"
@@ -121,7 +128,7 @@ def _latency_figure(result: SavedResult, metric: str) -> Figure:
     value = result.latencies.get(f"{tail}_{metric}_ms")
     median = result.latencies.get(f"median_{metric}_ms")
     name = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}[metric]
-    shown, _, unit = numbers.duration(value).partition(" ")
+    shown, _, unit = numbers.duration(value).partition(numbers.SPACE)
     return Figure(
         name=f"{name} {tail}", value=shown, unit=unit, note=f"median {numbers.duration(median)}"
     )
