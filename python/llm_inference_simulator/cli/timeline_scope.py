@@ -34,8 +34,8 @@ def _window(seconds: Sequence[float]) -> tuple[int, int]:
     first, last = seconds
     if not 0 <= first < last <= LONGEST_S:
         raise ConfigError(
-            f"--timeline-window {first:g} {last:g}: the second number must be above the first, and both "
-            "between 0 and 1e9 seconds"
+            f"--timeline-window {first:g} {last:g}: the second number must be above the first, "
+            "both between 0 and 1e9 seconds"
         )
     return round(first * NS_PER_S), round(last * NS_PER_S)
 

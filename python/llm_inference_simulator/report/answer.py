@@ -15,6 +15,10 @@ NO_DIGEST = (
 )
 
 
+MOST_POOLS = 3
+"""Pools that a title spells out."""
+
+
 def title_of(named: Sequence[NamedResult]) -> str:
     """What ran, or how many runs are compared."""
     if len(named) == 1:
@@ -24,6 +28,9 @@ def title_of(named: Sequence[NamedResult]) -> str:
 
 def cluster(pools: Sequence[Pool]) -> str:
     """What the pools are made of: ``2 engines x TP 4 = 8 x h100-sxm``."""
+    if len(pools) > MOST_POOLS:
+        xpus = ", ".join(dict.fromkeys(pool.xpu for pool in pools))
+        return f"{sum(pool.n_xpus for pool in pools)} accelerators in {len(pools)} pools ({xpus})"
     parts = []
     for pool in pools:
         size = f"{pool.n_xpus} x {pool.xpu}"
@@ -33,13 +40,20 @@ def cluster(pools: Sequence[Pool]) -> str:
             if pool.pipeline_parallel_size > 1:
                 layout += f" x PP {pool.pipeline_parallel_size}"
             size = f"{layout} = {size}"
-        parts.append(size if len(pools) == 1 else f"{pool.name}: {size}")
+        own = pool.role in ("aggregated", pool.name)
+        name = pool.name if own else f"{pool.name} ({pool.role})"
+        parts.append(size if len(pools) == 1 else f"{name}: {size}")
     return ", ".join(parts)
 
 
 def answer_of(each: NamedResult, *, several: bool) -> Answer:
-    """The sentence and the figures of one result; of ``several`` under its name."""
+    """The sentence and the figures of one result; of ``several`` the sentence under its name.
+
+    The figures of several stand side by side in a table instead.
+    """
     result = each.result
+    if several:
+        return Answer(subject=each.name, sentence=_sentence(result, f"{_what(result)} "))
     figures = [
         Figure(name="Requests", value=numbers.real(result.request_throughput), unit="/s"),
         Figure(name="Output tokens", value=numbers.whole(result.output_throughput), unit="/s"),
@@ -69,11 +83,7 @@ def answer_of(each: NamedResult, *, several: bool) -> Answer:
                 note="per million output tokens",
             )
         )
-    return Answer(
-        subject=each.name if several else "",
-        sentence=_sentence(result, f"{_what(result)} " if several else ""),
-        figures=figures,
-    )
+    return Answer(sentence=_sentence(result, ""), figures=figures)
 
 
 def _what(result: SavedResult) -> str:
@@ -118,7 +128,7 @@ def _latency_figure(result: SavedResult, metric: str) -> Figure:
     value = result.latencies.get(f"{tail}_{metric}_ms")
     median = result.latencies.get(f"median_{metric}_ms")
     name = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}[metric]
-    shown, _, unit = numbers.duration(value).partition(" ")
+    shown, _, unit = numbers.duration(value).partition(numbers.SPACE)
     return Figure(
         name=f"{name} {tail}", value=shown, unit=unit, note=f"median {numbers.duration(median)}"
     )

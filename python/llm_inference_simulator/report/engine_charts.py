@@ -42,6 +42,7 @@ def _components(identity: str, of: Sequence[str], pool: PoolComponents) -> Chart
     shares = {(c.name, c.bound): c.share for c in pool.components}
     bounds = [bound for bound in BOUNDS if any(c.bound == bound for c in pool.components)]
     totals = {bound: sum(c.share for c in pool.components if c.bound == bound) for bound in bounds}
+    bounded = ", ".join(f"{bound} {share:.0%}" for bound, share in totals.items())
     origins = ", ".join(
         f"{share:.0%} {name}"
         for name, share in sorted(pool.provenance.items(), key=lambda item: -item[1])
@@ -54,12 +55,12 @@ def _components(identity: str, of: Sequence[str], pool: PoolComponents) -> Chart
     return Chart(
         identity=identity,
         title="Busy time by component and what bounds it" + (f": {' · '.join(of)}" if of else ""),
-        caption=f"From {looked_at}. Where the times come from: {origins}.",
+        caption=f"Bound by {bounded}. From {looked_at}. Where the times come from: {origins}.",
         x=Axis(low=0, format="percent"),
         y=Axis(categories=tuple(name.replace("_", " ") for name in names)),
         series=[
             Series(
-                name=f"{bound} ({totals[bound]:.0%})",
+                name=bound,
                 y=[shares.get((name, bound), 0.0) for name in names],
                 kind="bar",
                 stack="components",

@@ -31,7 +31,7 @@ def latency_charts(digests: Named, objectives_ms: Mapping[str, float]) -> list[C
             continue
         low, high = min(values), max(values)
         axis = Axis(
-            title=f"{TITLES[metric]} (logarithmic)",
+            title=TITLES[metric],
             scale="log",
             low=low / 1.03,
             high=high * 1.03,
@@ -82,12 +82,12 @@ def _histogram(metric: str, found: Found, axis: Axis) -> Chart:
         series.append(
             Series(name=name, x=edges, y=[*shares, 0.0], kind="area", step=True, color=place)
         )
-    width = 10 ** (joined / BINS_PER_DECADE) - 1
+    width = 100 * (10 ** (joined / BINS_PER_DECADE) - 1)
     ends = (series[0].x[0], series[0].x[-1])
     return Chart(
         identity=f"{metric}-histogram",
         title=f"{TITLES[metric]}: share of requests by latency",
-        caption=f"Each bin is {width:.2g} times its lower end wide.",
+        caption=f"Bins are {width:.2g}\u00a0% wide.",
         x=Axis(title=axis.title, scale="log", low=ends[0], high=ends[1], format="milliseconds"),
         y=Axis(low=0, format="percent"),
         series=series,

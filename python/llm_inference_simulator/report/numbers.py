@@ -4,6 +4,8 @@ from __future__ import annotations
 
 GIB = 2**30
 NONE = "-"
+SPACE = "\u00a0"
+"""Keeps a number and its unit on one line."""
 
 
 def milliseconds(value: float | None) -> str:
@@ -17,7 +19,8 @@ def duration(value_ms: float | None) -> str:
     """Three digits or so, with the unit that suits the size."""
     if value_ms is None:
         return NONE
-    return f"{value_ms / 1000:,.3g} s" if value_ms >= 1000 else f"{value_ms:,.3g} ms"
+    seconds = value_ms >= 1000
+    return f"{value_ms / 1000:,.3g}{SPACE}s" if seconds else f"{value_ms:,.3g}{SPACE}ms"
 
 
 def real(value: float | None, decimals: int = 2) -> str:

@@ -46,13 +46,12 @@ class StepBreakdown:
         from llm_inference_simulator._core import StepShape
 
         self._shape = StepShape
-        self._sums = [steps[name] for name in SUMS]
+        self._sums = {name: steps[name] for name in SUMS}
         self._engine = steps["engine"]
         self._durations = steps["end_ns"] - steps["start_ns"]
         index = {id(pool): place for place, pool in enumerate(result.setup.pools)}
         self._pool_of_engine = np.array([index[id(pool)] for pool in result.setup.pool_of_engine])
         self._stages = result.cost_models
-        self._known: dict[tuple[int, ...], tuple[Part, ...]] = {}
 
     def knows(self, pool: int) -> bool:
         """Tell whether the pool's cost model has components; one written by a user has none."""
@@ -65,17 +64,13 @@ class StepBreakdown:
 
     def parts(self, step: int) -> tuple[Part, ...]:
         """Components of a step, those of all stages of its pipeline one after the other."""
-        sums = [int(column[step]) for column in self._sums]
-        pool = int(self._pool_of_engine[self._engine[step]])
-        key = (pool, *sums)
-        if key not in self._known:
-            shape = self._shape(**dict(zip(SUMS, sums, strict=True)))
-            self._known[key] = tuple(
-                Part(cost.name, cost.bound, cost.provenance, cost.seconds)
-                for stage in self._stages[pool]
-                for cost in stage.breakdown(shape)
-            )
-        return self._known[key]
+        sums = {name: int(column[step]) for name, column in self._sums.items()}
+        shape = self._shape(**sums)
+        return tuple(
+            Part(cost.name, cost.bound, cost.provenance, cost.seconds)
+            for stage in self._stages[self._pool_of_engine[self._engine[step]]]
+            for cost in stage.breakdown(shape)
+        )
 
     def bound(self, step: int) -> str:
         """What the largest part of a step's time is bound by."""

@@ -12,6 +12,7 @@ Times are exact: microseconds with three decimals, which are the run's nanosecon
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -149,13 +150,19 @@ def write_timeline(
     return written
 
 
-def _opened(path: Path) -> IO[str]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
     if path.suffix.casefold() != ".gz":
-        return path.open("w", encoding="utf-8")
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
     # Equal runs give equal files: no time and no name in the header.
-    return io.TextIOWrapper(
-        gzip.GzipFile(filename="", fileobj=path.open("wb"), mode="wb", mtime=0), encoding="utf-8"
-    )
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8") as text,
+    ):
+        yield text
 
 
 def _recorded(result: SimulationResult) -> dict[str, NDArray[Any]]:

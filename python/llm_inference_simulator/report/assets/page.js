@@ -24,7 +24,7 @@
 
   function axisOption(axis, vertical) {
     const option = {
-      name: axis.title,
+      name: axis.log ? `${axis.title} (logarithmic)` : axis.title,
       nameLocation: vertical ? "end" : "middle",
       nameGap: vertical ? 12 : 28,
       nameTextStyle: { color: css("--dim"), align: vertical ? "left" : "center", padding: vertical ? [0, 0, 0, -38] : 0 },
@@ -82,25 +82,50 @@
     return node;
   }
 
+  // The place in a series whose x is nearest; none beyond its ends.
+  function nearest(values, x) {
+    if (!values.length || x < values[0][0] || x > values.at(-1)[0]) return undefined;
+    let low = 0;
+    let high = values.length - 1;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (values[middle][0] <= x) low = middle;
+      else high = middle;
+    }
+    return x - values[low][0] <= values[high][0] - x ? low : high;
+  }
+
+  // What each series says at the pointer: [series, its place]. Lines have x of their own.
+  function pointed(spec, points) {
+    if (spec.tooltip === "item" || spec.series.some((series) => series.kind === "bar")) {
+      return points.map((point) => [spec.series[point.seriesIndex], point.dataIndex]);
+    }
+    const x = points[0].axisValue;
+    return spec.series.map((series) => [series, series.step ? held(series.values, x) : nearest(series.values, x)]);
+  }
+
+  // A stepped line holds its value until the next one.
+  function held(values, x) {
+    const next = values.findIndex((value) => value[0] > x);
+    return next > 0 ? next - 1 : undefined;
+  }
+
   function tooltip(spec, values) {
     const tip = element("div", "tip");
     const points = Array.isArray(values) ? values : [values];
-    const valueAxis = spec.flip ? spec.x : spec.y;
-    const keyAxis = spec.flip ? spec.y : spec.x;
-    const key = points[0].value;
-    const head = keyAxis.categories ? points[0].name : written(keyAxis, Array.isArray(key) ? points[0].axisValue ?? key[0] : key);
-    const title = keyAxis.title ? `${keyAxis.title}: ${head}` : head;
-    tip.append(element("div", "head", keyAxis.categories ? head : title));
-    for (const point of points) {
-      const series = spec.series[point.seriesIndex];
-      const value = Array.isArray(point.value) ? point.value[1] : point.value;
+    const [keyAxis, valueAxis] = spec.flip ? [spec.y, spec.x] : [spec.x, spec.y];
+    const head = keyAxis.categories ? points[0].name : written(keyAxis, points[0].axisValue ?? points[0].value[0]);
+    tip.append(element("div", "head", keyAxis.title ? `${keyAxis.title}: ${head}` : head));
+    for (const [series, place] of pointed(spec, points)) {
+      const found = place === undefined ? undefined : series.values[place];
+      const value = Array.isArray(found) ? found[1] : found;
       if (series.hidden || value === null || value === undefined || (keyAxis.categories && !value)) continue;
       const row = element("div", "row");
       const dot = element("span", "dot");
       dot.style.background = color(series.color);
       row.append(dot, element("span", "name", series.name), element("span", "value", written(valueAxis, value)));
       tip.append(row);
-      if (series.labels) tip.append(element("div", "note", series.labels[point.dataIndex]));
+      if (series.labels) tip.append(element("div", "note", series.labels[place]));
     }
     return tip;
   }
