@@ -7,7 +7,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench wheel smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench docs wheel wheels smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ typecheck: $(BUILT) ## mypy, and the core's stub against the binary
 bench: $(BUILT) ## Speed of the core beside plain Python
 	$(BIN)/python benchmarks/bench.py
 
+docs: $(TOOLS) ## Build the documentation site into site/; a warning is an error
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/zensical build --strict --clean
+
 wheel: $(TOOLS) ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --out dist
@@ -63,10 +67,10 @@ wheel: $(TOOLS) ## Build the wheel into dist/
 smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
 	bash scripts/smoke.sh dist/*.whl
 
-ci: lint typecheck test smoke ## All checks
+ci: lint typecheck test docs smoke ## All checks
 
 clean: ## Remove what was built
-	rm -rf $(VENV) dist target
+	rm -rf $(VENV) dist site target
 
 $(TOOLS): pyproject.toml scripts/check_tools.sh
 	@PYTHON=$(PYTHON) bash scripts/check_tools.sh
