@@ -7,7 +7,7 @@ BUILT := $(VENV)/.built
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers bench-page wheel smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers bench-page docs wheel wheels smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ bench-peers: $(BUILT) ## Other simulators beside us on one workload (installs th
 bench-page: $(BUILT) ## Run everything that docs/performance.md shows and write it there
 	$(BIN)/python -m benchmarks.performance_page
 
+docs: $(TOOLS) ## Build the documentation site into site/; a warning is an error
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/zensical build --strict --clean
+
 wheel: $(TOOLS) ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --out dist
@@ -75,10 +79,10 @@ wheel: $(TOOLS) ## Build the wheel into dist/
 smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
 	bash scripts/smoke.sh dist/*.whl
 
-ci: lint typecheck test bench-check smoke ## All checks
+ci: lint typecheck test bench-check docs smoke ## All checks
 
 clean: ## Remove what was built
-	rm -rf $(VENV) .venv-peers dist target
+	rm -rf $(VENV) .venv-peers dist site target
 
 $(TOOLS): pyproject.toml scripts/check_tools.sh
 	@PYTHON=$(PYTHON) bash scripts/check_tools.sh
