@@ -36,6 +36,7 @@ LAYERS = [
     {"simulation"},
     {"many"},
     {"sweep"},
+    {"plan"},
     {"validation", "calibrators"},
     {"cli"},
 ]

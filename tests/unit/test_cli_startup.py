@@ -35,7 +35,7 @@ def test_help_fits_eighty_columns_and_lists_the_commands(
     assert main(words) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for command in ("run", "sweep", "models", "xpus", "calibrate", "validate"):
+    for command in ("run", "sweep", "plan", "models", "xpus", "calibrate", "validate"):
         assert f"\n  {command} " in out
 
 
@@ -50,7 +50,7 @@ def test_unknown_commands_get_the_nearest_name(capsys: pytest.CaptureFixture[str
     assert main(["model"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'model'; did you mean 'models'? "
-        "(known: run, sweep, models, xpus, calibrate, validate)\n"
+        "(known: run, sweep, plan, models, xpus, calibrate, validate)\n"
     )
 
 
