@@ -1,9 +1,9 @@
-"""Whether a plan names the winner of simulating everything: ``python benchmarks/plan_brute_force.py``.
+"""Whether a plan names the winner of simulating everything.
 
 Llama 3.1 70B with the lengths of the Azure conversation trace at 20 requests/s, TTFT <= 1 s and
 TPOT <= 50 ms for 99 % of the requests, over H100, H200, MI300X and L40S, aggregated and
 disaggregated. Every candidate of up to ``--max-xpus`` accelerators is simulated, then the plan is
-made; both times and both winners are printed.
+made; both times and both winners are printed: ``python benchmarks/plan_brute_force.py``.
 """
 
 from __future__ import annotations

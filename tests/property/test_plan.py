@@ -104,10 +104,7 @@ def test_the_front_is_what_no_other_pair_beats(
     known = {pair for pair in pairs if None not in pair}
 
     def beaten(pair: Any) -> bool:
-        return any(
-            other != pair and other[0] <= pair[0] and other[1] <= pair[1]  # type: ignore[operator]
-            for other in known
-        )
+        return any(other != pair and other[0] <= pair[0] and other[1] <= pair[1] for other in known)
 
     front = pareto_front(pairs)
     assert {pairs[place] for place in front} == {pair for pair in known if not beaten(pair)}

@@ -75,7 +75,9 @@ def demand_of(workload: Workload, objectives_ms: Mapping[str, float], attainment
         objectives_ms.get(name, math.inf) / 1e3 for name in ("ttft", "tpot", "e2el")
     )
     arrival = (workload.arrival_ns - workload.arrival_ns[0]) / 1e9
-    whole = np.minimum(e2el, ttft + np.where(later > 0, tpot * later, 0.0))
+    # Without a limit for tokens after the first, there is none where there are such tokens.
+    following = np.multiply(tpot, later, out=np.zeros(len(later)), where=later > 0)
+    whole = np.minimum(e2el, ttft + following)
     by_length = np.sort(prompts)
     # Requests of a session are sent when the answer before them has come: no moment is the last.
     open_load = workload.after is None and workload.max_concurrency is None
