@@ -46,6 +46,7 @@ def spec(configurations: int, requests: int) -> SweepSpec:
 
 
 def main() -> None:
+    """Run the sweep and print its speed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configurations", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=2_000)

@@ -14,7 +14,7 @@ NS_PER_S = 1_000_000_000
 
 
 @contextlib.contextmanager
-def task_bar(total: int | None, verb: str) -> Iterator[Callable[[int, str], None] | None]:
+def task_bar(total: int | None, verb: str) -> Iterator[Callable[[float, str], None] | None]:
     """Show how much of ``total`` is done; None: nobody knows.
 
     Yields the callback that takes what is done and a note, or None where standard error is no

@@ -40,6 +40,7 @@ LAYERS = [
     {"report"},
     {"many"},
     {"sweep"},
+    {"plan"},
     {"validation", "calibrators"},
     {"cli", "vllm_words"},
 ]

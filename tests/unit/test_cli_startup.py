@@ -100,7 +100,7 @@ def test_help_fits_eighty_columns_and_lists_the_commands(
     assert main(words) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for command in ("run", "sweep", "models", "xpus", "calibrate", "validate", "report"):
+    for command in ("run", "sweep", "plan", "models", "xpus", "calibrate", "validate", "report"):
         assert f"\n  {command} " in out
 
 
@@ -115,7 +115,7 @@ def test_unknown_commands_get_the_nearest_name(capsys: pytest.CaptureFixture[str
     assert main(["model"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'model'; did you mean 'models'? "
-        "(known: run, sweep, models, xpus, calibrate, validate, report)\n"
+        "(known: run, sweep, plan, models, xpus, calibrate, validate, report)\n"
     )
 
 

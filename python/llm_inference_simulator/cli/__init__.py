@@ -24,7 +24,7 @@ from llm_inference_simulator.errors import (
 )
 
 PROGRAM = "llm-inference-simulator"
-COMMANDS = ("run", "sweep", "models", "xpus", "calibrate", "validate", "report")
+COMMANDS = ("run", "sweep", "plan", "models", "xpus", "calibrate", "validate", "report")
 EXIT_INTERNAL = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -72,6 +72,8 @@ def _run_command(words: list[str]) -> int:
         return _validate(words[1:])
     if command == "sweep":
         return _sweep(words[1:])
+    if command == "plan":
+        return _plan(words[1:])
     return _other_command(command, words[1:])
 
 
@@ -105,6 +107,15 @@ def _sweep(words: list[str]) -> int:
     from llm_inference_simulator.cli.sweep import run_sweep_command
 
     return run_sweep_command(flags)
+
+
+def _plan(words: list[str]) -> int:
+    from llm_inference_simulator.cli.plan_flags import build_plan_parser
+
+    flags = vars(build_plan_parser(PROGRAM).parse_all(words))
+    from llm_inference_simulator.cli.plan import run_plan
+
+    return run_plan(flags)
 
 
 def _other_command(command: str, words: list[str]) -> int:

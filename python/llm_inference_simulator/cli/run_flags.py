@@ -23,6 +23,7 @@ Simulate a cluster of LLM serving engines with vLLM V1's scheduling rules.
 commands (without one: run)
   run        one simulation
   sweep      many configurations, one table
+  plan       the cheapest cluster that meets objectives, or the highest rate
   models     list the models of the catalogue, or show one
   xpus       list the accelerators of the catalogue, or show one
   calibrate  make a calibration file from measurements
@@ -213,7 +214,7 @@ PERFORMANCE = Group(
         ),
     ),
 )
-_PRICING = Group(
+PRICING = Group(
     "prices",
     "pricing",
     (
@@ -333,7 +334,7 @@ GROUPS = (
     LOAD,
     SESSIONS,
     LENGTHS,
-    _PRICING,
+    PRICING,
     _RESULTS,
     _GENERAL,
 )
