@@ -95,8 +95,8 @@ def simulate(
     decision of every scheduler (slow: requests are walked one by one). ``provenance`` goes into the
     result's as it is: where the configuration came from. ``inputs`` keeps what other simulations
     need too (:func:`~llm_inference_simulator.simulate_many` passes it). ``row_sink`` gets
-    the rows of a run with ``measurement.streaming`` in blocks while it goes on, since its result has
-    none.
+    the rows of a run with ``measurement.streaming`` in blocks while it goes on, since its result
+    has none.
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.

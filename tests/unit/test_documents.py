@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from documents import ROOT, Block, blocks, console_commands, documents, matches
+from tests.documents import ROOT, Block, blocks, console_commands, documents, matches
 
 FOLDERS = ("benchmark_data", "benchmarks", "docs", "python", "tests", "vllm_benchmarks")
 RUN = {

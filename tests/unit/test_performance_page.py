@@ -21,7 +21,12 @@ def test_blocks_are_replaced_by_the_output_of_their_commands() -> None:
 
 def test_the_page_asks_for_programs_that_exist() -> None:
     commands: list[str] = []
-    filled(PAGE.read_text(encoding="utf-8"), lambda command: commands.append(command) or "")
+
+    def note(command: str) -> str:
+        commands.append(command)
+        return ""
+
+    filled(PAGE.read_text(encoding="utf-8"), note)
     assert len(commands) >= 3
     for command in commands:
         words = shlex.split(command)

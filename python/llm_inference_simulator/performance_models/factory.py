@@ -56,8 +56,8 @@ def create_performance_model(
     ``max_model_len`` is the resolved one, where it is known (None: the engine's, or the model's
     context); ``engines`` data-parallel engines share the experts under expert parallelism, and
     ``exchange`` joins them. ``stage`` prices one stage of a pipeline, which ``vllm_roofline``
-    cannot. ``find_calibration`` stands in for :func:`find_calibration_of`, where the files have been read already. Raises
-    :class:`~llm_inference_simulator.errors.ConfigError` and
+    cannot. ``find_calibration`` stands in for :func:`find_calibration_of`, where the files have
+    been read already. Raises :class:`~llm_inference_simulator.errors.ConfigError` and
     :class:`~llm_inference_simulator.errors.CalibrationError`.
     """
     xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
