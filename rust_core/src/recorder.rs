@@ -3,7 +3,7 @@
 use crate::cost::StepShape;
 use crate::error::SimError;
 use crate::scheduler::{Row, Span};
-use crate::time::{SimDuration, SimTime};
+use crate::time::SimTime;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +67,14 @@ pub struct HandoverColumns {
     pub transfer_end_ns: Vec<i64>,
     /// Tokens whose keys and values were sent.
     pub transfer_tokens: Vec<u32>,
-    /// When the client sees the first token of the decode engine.
+    /// When the client saw the second token, which is the decode engine's first unless the request
+    /// was lost before it came.
     pub second_token_ns: Vec<i64>,
-    /// From the end of a step to the client.
-    response_latency_ns: i64,
 }
 
 impl HandoverColumns {
-    pub(crate) fn new(requests: usize, response_latency: SimDuration) -> Self {
+    pub(crate) fn new(requests: usize) -> Self {
         Self {
-            response_latency_ns: response_latency.as_nanos().cast_signed(),
             prefill_engine: vec![-1; requests],
             transfer_start_ns: vec![NEVER; requests],
             transfer_end_ns: vec![NEVER; requests],
@@ -161,10 +159,18 @@ impl RequestColumns {
         }
     }
 
-    /// The step that a decode engine admitted a request to ends then.
-    pub(crate) fn second_token(&mut self, request: u32, end: SimTime) {
+    /// What was sent of a request's keys and values is of no use any more.
+    pub(crate) fn transfer_lost(&mut self, request: u32) {
         if let Some(handover) = &mut self.handover {
-            handover.second_token_ns[request as usize] = nanos(end) + handover.response_latency_ns;
+            handover.transfer_start_ns[request as usize] = NEVER;
+            handover.transfer_end_ns[request as usize] = NEVER;
+            handover.transfer_tokens[request as usize] = 0;
+        }
+    }
+
+    pub(crate) fn second_token(&mut self, request: u32, now: SimTime) {
+        if let Some(handover) = &mut self.handover {
+            handover.second_token_ns[request as usize] = nanos(now);
         }
     }
 
