@@ -405,7 +405,8 @@ class AutoscalingConfig(Section):
     """Starts and drains engines by the length of the queues (docs/spec.md, 13.6)."""
 
     min_engines: Engines
-    """Engines that are up at first, and at least; the cluster's own number is the most."""
+    """Engines that are up at first, and at least; the cluster's own number is the most. Of prefill
+    and of decode engines each, where there are such."""
     interval_s: Annotated[float, Field(ge=1e-3, le=LONGEST_S, allow_inf_nan=False)] = 10.0
     start_above: WholeNumber = 4
     """Waiting requests per engine beyond which another one starts."""
@@ -564,22 +565,24 @@ class SimulatorConfig(Section):
     @model_validator(mode="after")
     def _fleet_fits(self) -> Self:
         fleet, n_engines = self.fleet, self.cluster.n_engines
-        if self.cluster.is_disaggregated and fleet != FleetConfig.default():
-            raise ValueError(
-                "fleet describes changes of an aggregated cluster, but the pools have roles: leave "
-                "one out"
-            )
         for index, event in enumerate(fleet.events):
             if event.engine >= n_engines:
                 raise ValueError(
                     f"fleet.events.{index}.engine={event.engine}: the cluster has engines 0 to "
                     f"{n_engines - 1}"
                 )
-        if fleet.autoscaling is not None and fleet.autoscaling.min_engines > n_engines:
-            raise ValueError(
-                f"fleet.autoscaling.min_engines={fleet.autoscaling.min_engines} exceeds the "
-                f"cluster's {n_engines} engines: lower it or raise data_parallel_size"
-            )
+        if fleet.autoscaling is None:
+            return self
+        pools = self.cluster.named_pools
+        for role in dict.fromkeys(pool.role for pool in pools):
+            size = sum(pool.size for pool in pools if pool.role == role)
+            if fleet.autoscaling.min_engines > size:
+                of_role = "" if role == "aggregated" else f"{role} "
+                raise ValueError(
+                    f"fleet.autoscaling.min_engines={fleet.autoscaling.min_engines} exceeds the "
+                    f"cluster's {size} {of_role}engines: lower it or raise data_parallel_size"
+                    " (n_engines of a pool)"
+                )
         return self
 
     @model_validator(mode="after")
@@ -591,7 +594,7 @@ class SimulatorConfig(Section):
                 "measurement.streaming=True, but the pools have roles: runs with transfers keep "
                 "all requests; leave one out"
             )
-        if self.fleet != FleetConfig():
+        if self.fleet != FleetConfig.default():
             raise ValueError(
                 "measurement.streaming=True, but fleet has requests leave early: such runs keep "
                 "all requests; leave one out"

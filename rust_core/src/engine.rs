@@ -294,7 +294,7 @@ impl Engine {
         plan.end = end;
         plan.overlaps = !self.in_flight.is_empty();
         if self.settings.role != Role::Aggregated {
-            self.note_handovers(&plan, start, end, records);
+            self.note_handovers(&plan, start, end);
         }
         if let Some(rows) = &mut records.steps {
             self.record_row(&plan, rows, start, end);
@@ -302,23 +302,12 @@ impl Engine {
         self.in_flight.push_back(plan);
     }
 
-    /// Note whose prompts a step completes, or whose second token it gives.
+    /// Note whose prompts a step completes.
     #[cold]
-    fn note_handovers(
-        &mut self,
-        plan: &StepPlan,
-        start: SimTime,
-        end: SimTime,
-        records: &mut Records,
-    ) {
+    fn note_handovers(&mut self, plan: &StepPlan, start: SimTime, end: SimTime) {
         if let Some(noted) = &mut self.handing {
             let handing = |(request, slot)| Handing { request, slot, start, end };
             noted.extend(self.scheduler.handing_over(plan).map(handing));
-        }
-        if let Some(inbox) = self.scheduler.inbox() {
-            for request in inbox.resumed.drain(..) {
-                records.requests.second_token(request, end);
-            }
         }
     }
 
@@ -368,6 +357,9 @@ impl Engine {
         let Some(plan) = self.in_flight.pop_front() else { return };
         for &request in &plan.first_tokens {
             records.requests.first_token(request, delivered);
+        }
+        for &request in &plan.second_tokens {
+            records.requests.second_token(request, delivered);
         }
         let index = self.index;
         self.scheduler.complete(&plan, |end| {

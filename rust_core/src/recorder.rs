@@ -6,7 +6,7 @@ use crate::cost::StepShape;
 use crate::error::SimError;
 use crate::rows::Rows;
 use crate::scheduler::{Row, Span};
-use crate::time::{SimDuration, SimTime};
+use crate::time::SimTime;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,16 +72,14 @@ pub struct HandoverColumns {
     pub transfer_end_ns: Rows<i64>,
     /// Tokens whose keys and values were sent.
     pub transfer_tokens: Rows<u32>,
-    /// When the client sees the first token of the decode engine.
+    /// When the client saw the second token, which is the decode engine's first unless the request
+    /// was lost before it came.
     pub second_token_ns: Rows<i64>,
-    /// From the end of a step to the client.
-    response_latency_ns: i64,
 }
 
 impl HandoverColumns {
-    pub(crate) fn new(requests: usize, response_latency: SimDuration) -> Self {
+    pub(crate) fn new(requests: usize) -> Self {
         Self {
-            response_latency_ns: response_latency.as_nanos().cast_signed(),
             prefill_engine: Rows::filled(-1, requests),
             transfer_start_ns: Rows::filled(NEVER, requests),
             transfer_end_ns: Rows::filled(NEVER, requests),
@@ -166,10 +164,18 @@ impl RequestColumns {
         }
     }
 
-    /// The step that a decode engine admitted a request to ends then.
-    pub(crate) fn second_token(&mut self, request: u32, end: SimTime) {
+    /// What was sent of a request's keys and values is of no use any more.
+    pub(crate) fn transfer_lost(&mut self, request: u32) {
         if let Some(handover) = &mut self.handover {
-            handover.second_token_ns[request] = nanos(end) + handover.response_latency_ns;
+            handover.transfer_start_ns[request] = NEVER;
+            handover.transfer_end_ns[request] = NEVER;
+            handover.transfer_tokens[request] = 0;
+        }
+    }
+
+    pub(crate) fn second_token(&mut self, request: u32, now: SimTime) {
+        if let Some(handover) = &mut self.handover {
+            handover.second_token_ns[request] = nanos(now);
         }
     }
 

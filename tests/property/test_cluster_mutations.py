@@ -17,6 +17,7 @@ from tests.property.test_core_matches_reference import (
     Case,
     cases,
     changing_cases,
+    changing_disaggregated_cases,
     disaggregated_cases,
     grouped_cases,
     run_reference,
@@ -75,15 +76,17 @@ def tokens_are_lost(_: Fleet, __: int) -> int:
     return 0
 
 
-def never_held(self: Fleet, now: int, number: int) -> None:
+def never_held(self: Fleet, now: int, _: str, number: int) -> None:
     """A request that finds no engine up fails at once."""
+    self.give_up_place(now, number)
     self.fail(now, number)
 
 
 def aborted_blocks_are_forgotten(self: Scheduler, request: Request) -> None:
     """Blocks of a request that timed out cannot be found."""
-    queue = self.running if request in self.running else self.waiting
-    queue.remove(request)
+    for queue in self.queues():
+        if request in queue:
+            queue.remove(request)
     for block in request.held:
         if self.pool.holders[block] == 1:
             self.pool.forget(block)
@@ -113,6 +116,16 @@ def first_sets_the_pace(_: Troop, durations: Sequence[int]) -> int:
     return durations[0]
 
 
+def drained_engines_are_chosen(self: Cluster, role: str) -> set[int]:
+    """Hand-overs do not mind that an engine is down."""
+    return set(range(len(self.indices(role))))
+
+
+def the_other_engine_keeps_it(self: Scheduler) -> tuple[list[Request], ...]:
+    """A request whose transfer was cut stays where its blocks are."""
+    return (self.running, self.waiting)
+
+
 class Noticed(Exception):
     """The wrong variant did something else."""
 
@@ -131,6 +144,9 @@ VARIANTS: list[tuple[type, str, Callable[..., Any], st.SearchStrategy[Case]]] = 
     (Scheduler, "abort", aborted_blocks_are_forgotten, st.just(ABORTED)),
     (Router, "power_of_two", twice_the_same, changing_cases()),
     (Cluster, "due_ns", never_thinks, cases()),
+    (Fleet, "hold", never_held, changing_disaggregated_cases()),
+    (Cluster, "up_places", drained_engines_are_chosen, changing_disaggregated_cases()),
+    (Scheduler, "queues", the_other_engine_keeps_it, changing_disaggregated_cases()),
     (Troop, "tokens_of_all", dummies_have_no_token, grouped_cases()),
     (Troop, "pace_ns", first_sets_the_pace, grouped_cases()),
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from dataclasses import replace
+from typing import Any, Literal
 
 import hypothesis.strategies as st
 import numpy as np
@@ -10,9 +12,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
 import llm_inference_simulator._core as core
-from llm_inference_simulator.cluster import AutoscalingSettings, EngineSettings, FleetSettings
+from llm_inference_simulator.cluster import (
+    AutoscalingSettings,
+    EngineSettings,
+    FleetSettings,
+    TransferSettings,
+)
 
 MS = 1_000_000
+Role = Literal["aggregated", "prefill", "decode"]
 ROUTERS = (
     "round_robin",
     "random",
@@ -25,9 +33,20 @@ ROUTERS = (
 
 
 def random_run(
-    seed: int, router: str, fleet: dict[str, Any], stages: int, **engine: Any
+    seed: int,
+    router: str,
+    fleet: dict[str, Any],
+    stages: int,
+    layers: int | None = None,
+    *,
+    grouped: bool = False,
+    **engine: Any,
 ) -> core.Simulation:
-    """Two thousand requests on twelve engines, which change about a hundred times."""
+    """Two thousand requests on twelve engines, which change about a hundred times.
+
+    ``layers``: five of them prefill and seven decode, and so many layers are sent one by one.
+    ``grouped``: those of a role step together.
+    """
     rng = np.random.default_rng(seed)
     count, engines = 2000, 12
     arrivals = np.sort(rng.integers(0, 4000 * MS, count))
@@ -46,6 +65,7 @@ def random_run(
         for i in range(size)
     ]
     settings = EngineSettings(
+        link_bytes_per_s=10**9,
         max_num_seqs=16,
         max_num_batched_tokens=256,
         max_model_len=512,
@@ -57,8 +77,21 @@ def random_run(
         **engine,
     )
     cost = core.CostModel.fixed(2 * MS // stages, 2_000, 50_000)
+    sides: list[tuple[Role, int]] = [("aggregated", engines)]
+    if layers is not None:
+        sides = [("prefill", 5), ("decode", 7)]
     return core.Simulation(
-        pools=[(settings, [cost] * stages, engines)],
+        pools=[
+            (
+                replace(settings, role=role, data_parallel_group=place if grouped else None),
+                [cost] * stages,
+                size,
+            )
+            for place, (role, size) in enumerate(sides)
+        ],
+        transfer=None
+        if layers is None
+        else TransferSettings(kv_bytes_per_token=100_000, latency_ns=MS, layers=layers),
         router=router,
         arrival_ns=arrivals.astype(np.int64),
         prompt_tokens=np.maximum(rng.integers(0, 300, count), blocks * 16).astype(np.int64),
@@ -91,22 +124,38 @@ fleets = st.fixed_dictionaries(
 
 def test_every_request_ends_once_and_every_block_comes_back() -> None:
     """Over at least 100,000 events, each of which hypothesis may place differently."""
-    totals = {"steps": 0, "requests": 0}
+    totals: Counter[str] = Counter()
 
-    @hypothesis_settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @hypothesis_settings(max_examples=60, deadline=None, derandomize=True, database=None)
     @given(
         st.integers(0, 2**32),
         st.sampled_from(ROUTERS),
         fleets,
         st.sampled_from([1, 1, 3]),
+        st.sampled_from([None, 0, 8]),
+        st.sampled_from([False, False, True]),
         st.booleans(),
         st.booleans(),
     )
     def check(
-        seed: int, router: str, fleet: dict[str, Any], stages: int, overlapped: bool, caching: bool
+        seed: int,
+        router: str,
+        fleet: dict[str, Any],
+        stages: int,
+        layers: int | None,
+        grouped: bool,
+        overlapped: bool,
+        caching: bool,
     ) -> None:
         run = random_run(
-            seed, router, fleet, stages, async_scheduling=overlapped, enable_prefix_caching=caching
+            seed,
+            router,
+            fleet,
+            stages,
+            layers,
+            grouped=grouped and fleet["autoscaling"] is None,
+            async_scheduling=overlapped,
+            enable_prefix_caching=caching,
         )
         progress = run.run_slice(2**62)
         assert progress.done
@@ -116,9 +165,10 @@ def test_every_request_ends_once_and_every_block_comes_back() -> None:
         assert np.bincount(status, minlength=5)[1:].sum() == len(status)
         assert (columns["finished_ns"] >= columns["arrival_ns"]).all()
         assert (columns["retries"] <= fleet["max_retries"]).all()
-        # A request enters one engine more often than it is retried, unless none was up.
+        # A request enters one engine of a side more often than it is retried, unless none was up.
         entered = sum(stats.requests for stats in run.engine_stats())
-        assert entered <= (engine >= 0).sum() + columns["retries"].sum()
+        sides = 1 if layers is None else 2
+        assert entered <= sides * ((engine >= 0).sum() + columns["retries"].sum())
         assert all(stats.used_blocks == 0 for stats in run.engine_stats())
         done = status == 1
         times, offsets = run.token_times(np.flatnonzero(done).astype(np.int64))
@@ -126,8 +176,11 @@ def test_every_request_ends_once_and_every_block_comes_back() -> None:
         inside = np.ones(len(times), dtype=bool)
         inside[offsets[:-1][offsets[:-1] < len(times)]] = False
         assert (np.diff(times)[inside[1:]] > 0).all()
-        totals["steps"] += progress.steps
+        totals[f"steps, {layers} layers"] += progress.steps
         totals["requests"] += len(status)
 
     check()
-    assert totals["steps"] + totals["requests"] >= 100_000
+    print(totals)
+    assert sum(totals.values()) >= 200_000
+    for layers in (None, 0, 8):
+        assert totals[f"steps, {layers} layers"] >= 20_000

@@ -369,9 +369,30 @@ def changing_cases(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def changing_disaggregated_cases(draw: st.DrawFn) -> Case:
+    """Prefill and decode engines die, drain and come up, with transfers between them."""
+    rules = draw(changing_cases()).fleet
+    case = draw(disaggregated_cases())
+    assert rules
+    # Most of what happens happens soon after an arrival.
+    moment = st.builds(
+        lambda job, later: job.arrival_ns + later, st.sampled_from(case.jobs), st.integers(0, 900)
+    )
+    change = st.tuples(
+        moment,
+        st.integers(0, len(case.engines) - 1),
+        st.sampled_from(["fail", "fail", "drain", "up", "up"]),
+    )
+    planned = draw(st.lists(change, min_size=1, max_size=9))
+    planned.sort(key=lambda planned: planned[0])
+    scaling = draw(st.sampled_from([None, None, rules.autoscaling]))
+    return replace(case, fleet=replace(rules, planned=tuple(planned), autoscaling=scaling))
+
+
+@st.composite
 def grouped_cases(draw: st.DrawFn) -> Case:
     """Some engines step together, beside others that do not, whatever they do."""
-    case = draw(cases() | disaggregated_cases() | changing_cases())
+    case = draw(cases() | disaggregated_cases() | changing_cases() | changing_disaggregated_cases())
     shared = draw(st.sampled_from([0, 3, 20]))
     engines: list[tuple[Settings, Costs]] = []
     for group, (settings, costs) in enumerate(case.engines):
@@ -480,6 +501,23 @@ def test_changing_core_equals_reference(case: Case) -> None:
             event(name)
     if any(row["retries"] and row["status"] == 1 for row in expected.requests):
         event("retried and completed")
+    run = finish(build_core(case))
+    assert_equal(run, expected)
+    assert all(engine.used_blocks == 0 for engine in run.engine_stats())
+    sliced = finish(build_core(case, record_steps=False), 1)
+    assert rows_of(sliced.request_columns()) == expected.requests
+
+
+@slow_to_draw
+@given(changing_disaggregated_cases())
+def test_changing_disaggregated_core_equals_reference(case: Case) -> None:
+    expected = run_reference(case)
+    for name, status in (("rejected", 2), ("failed", 3), ("timed out", 4)):
+        if any(row["status"] == status for row in expected.requests):
+            event(name)
+    for row in expected.requests:
+        if row["retries"] and row["status"] == 1:
+            event(f"retried and completed, {'' if row['transfer_end_ns'] > 0 else 'not '}sent")
     run = finish(build_core(case))
     assert_equal(run, expected)
     assert all(engine.used_blocks == 0 for engine in run.engine_stats())

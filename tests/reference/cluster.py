@@ -51,11 +51,11 @@ class Move:
     """A request on its way between two engines (12.4 to 12.6)."""
 
     sender: int
-    receiver: int
     source: Request
-    target: Request
     available_ns: int
     complete_ns: int
+    receiver: int = -1
+    target: Request | None = None
     size: int = 0
     begins_ns: int = -1
     flows: bool = False
@@ -71,12 +71,12 @@ class Run:
     token_times: list[list[int]] = field(default_factory=list)
 
 
-def rejected(job: Job, settings: Settings) -> bool:
-    """2.3 and 12.2."""
+def rejected(job: Job, settings: Settings, *, may_begin_anew: bool) -> bool:
+    """2.3, 12.2 and 13.7."""
     if job.prompt == 0 or job.output == 0 or job.prompt >= settings.max_model_len:
         return True
     output = min(job.output, settings.max_model_len - job.prompt)
-    if settings.role == "prefill":
+    if settings.role == "prefill" and not may_begin_anew:
         output = 1
     return blocks_for(job.prompt + output - 1, settings.block_size) > settings.num_gpu_blocks - 1
 
@@ -114,6 +114,7 @@ class Cluster:
             transfers.fabric_bytes_per_s if transfers else None,
         )
         self.moves: dict[int, Move] = {}
+        self.outstanding: set[tuple[str, int]] = set()  # with the role of the engine
         self.make_scheduler = scheduler
         self.fleet = Fleet(fleet or STATIC, self)
         self.closing: dict[int, int] = {}  # when the windows of idle engines close
@@ -221,7 +222,8 @@ class Cluster:
         del self.on_the_way[number]
         self.order[number] = len(self.order)
         job = self.jobs[number]
-        if any(rejected(job, engine.settings) for engine in self.engines):
+        changes = self.fleet.rules is not STATIC
+        if any(rejected(job, own.settings, may_begin_anew=changes) for own in self.engines):
             self.answer(now, number, 2)
             return
         self.fleet.arrived(now, number)
@@ -229,23 +231,21 @@ class Cluster:
 
     def send_to_engine(self, now: int, number: int, known: int) -> None:
         """Route a request with ``known`` generated tokens."""
-        if not self.fleet.up:
-            self.fleet.hold(now, number)
+        role = "prefill" if self.transfers else "aggregated"
+        if not self.up_places(role):
+            self.fleet.hold(now, role, number)
             return
         job = self.jobs[number]
-        index = self.route(now, "prefill" if self.transfers else "aggregated", number)
+        index = self.route(now, role, number)
         if self.fleet.is_full(index, number):
-            self.routers["aggregated"].answered(self.incoming(number))
+            self.settled(role, number)
             self.answer(now, number, 2)
             return
-        settings = [self.engines[index].settings]
-        if self.fleet.rules is not STATIC:  # 13.7
-            settings = [engine.settings for engine in self.engines]
-        output = min(min(job.output, s.max_model_len - job.prompt) for s in settings)
-        hands_over = self.transfers is not None and self.decoded(job) > 1
+        output = self.effective_output(job, index)
+        hands_over = self.transfers is not None and output > known + 1
         if self.transfers:
             self.run.requests[number]["prefill_engine"] = index
-            output = 1
+            output = known + 1  # 12.3
         request = self.request(number, output, now)
         request.hands_over, request.known = hands_over, known
         self.enter(now, index, request)
@@ -253,8 +253,19 @@ class Cluster:
     def request(self, number: int, output: int, now: int) -> Request:
         job, sent = self.jobs[number], self.order[number]
         request = Request(number, job.prompt, output, job.priority, sent, job.blocks, now)
-        self.requests_of.setdefault(number, []).append(request)
+        lives = self.requests_of.setdefault(number, [])
+        request.life = len(lives)
+        lives.append(request)
         return request
+
+    def effective_output(self, job: Job, index: int) -> int:
+        """2.3, 12.2 and 13.7."""
+        settings = [self.engines[index].settings]
+        if self.transfers:
+            settings = [self.engines[i].settings for i in self.indices("decode")]
+        if self.fleet.rules is not STATIC:
+            settings = [engine.settings for engine in self.engines]
+        return min(min(job.output, s.max_model_len - job.prompt) for s in settings)
 
     def enter(self, now: int, index: int, request: Request) -> None:
         self.run.requests[request.number]["engine"] = index
@@ -267,9 +278,34 @@ class Cluster:
 
     def route(self, now: int, role: str, number: int) -> int:
         """2.8 among the engines of a role (12.1)."""
-        # Engines come and go in clusters of one role only, so places are engines there.
-        up = self.fleet.up if role == "aggregated" else set(range(len(self.engines)))
+        self.outstanding.add((role, number))
+        up = self.up_places(role)
         return self.indices(role)[self.routers[role].route(now, self.incoming(number), up)]
+
+    def up_places(self, role: str) -> set[int]:
+        """13.1."""
+        return {place for place, i in enumerate(self.indices(role)) if i in self.fleet.up}
+
+    def settled(self, role: str, number: int) -> None:
+        """2.5: a request is outstanding no more in an engine of that role, if it was."""
+        if (role, number) in self.outstanding:
+            self.outstanding.remove((role, number))
+            self.routers[role].answered(self.incoming(number))
+
+    def take_out(self, now: int, number: int) -> None:
+        """13.8: a request leaves whatever engines it is in."""
+        for role in self.routers:
+            self.settled(role, number)
+        for index, engine in enumerate(self.engines):
+            for request in engine.scheduler.everyone():
+                if request.number == number:
+                    engine.scheduler.abort(request)
+                    if not self.troops[index].flights:
+                        self.wake(now, index)
+        move = self.moves.pop(number, None)
+        if move and move.flows:
+            self.links.finish(now, number)
+            self.announce_ends()
 
     def incoming(self, number: int) -> Incoming:
         """Only contents that several jobs name can be known (9.1); what follows another is own."""
@@ -282,20 +318,25 @@ class Cluster:
 
     # From prefill to decode engines (section 12)
 
-    def decoded(self, job: Job) -> int:
-        """12.2: the effective output in a disaggregated cluster."""
-        settings = [e.settings for e in self.engines if e.settings.role == "decode"]
-        return min(min(job.output, s.max_model_len - job.prompt) for s in settings)
-
     def hand_over(
         self, now: int, index: int, source: Request, available: int, complete: int
     ) -> None:
         """12.4."""
-        receiver = self.route(now, "decode", source.number)
-        target = self.request(source.number, self.decoded(self.jobs[source.number]), now)
-        target.known, target.cached, target.remote = 1, 0, True
-        self.moves[source.number] = Move(index, receiver, source, target, available, complete)
-        self.enter(now, receiver, target)
+        self.moves[source.number] = Move(index, source, available, complete)
+        self.find_receiver(now, source.number)
+
+    def find_receiver(self, now: int, number: int) -> None:
+        """12.4 and 13.9."""
+        if not self.up_places("decode"):
+            self.fleet.hold(now, "decode", number)
+            return
+        move = self.moves[number]
+        move.receiver = self.route(now, "decode", number)
+        output = self.effective_output(self.jobs[number], move.receiver)
+        target = self.request(number, output, now)
+        target.known, target.cached, target.remote = move.source.output, 0, True
+        move.target = target
+        self.enter(now, move.receiver, target)
 
     def reserved(self, now: int, request: Request, tokens: int) -> None:
         """12.5 and 12.6."""
@@ -347,6 +388,7 @@ class Cluster:
     def arrived(self, now: int, number: int) -> None:
         move = self.moves.pop(number)
         self.run.requests[number]["transfer_end_ns"] = now
+        assert move.target
         self.engines[move.sender].scheduler.sent(move.source)
         self.engines[move.receiver].scheduler.receive(move.target)
         for index in (move.sender, move.receiver):
@@ -457,7 +499,7 @@ class Cluster:
             elif row["output_tokens"] == 2 and self.transfers:
                 row["second_token_ns"] = seen
         for request in finished:
-            self.routers[engine.settings.role].answered(self.incoming(request.number))
+            self.settled(engine.settings.role, request.number)
             if not request.hands_over:
                 self.answer(now, request.number, 1)
             elif self.transfers and not self.transfers.layers:

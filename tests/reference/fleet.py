@@ -31,6 +31,8 @@ class FleetRules:
     autoscaling: Autoscaling | None = None
 
 
+ROLES = ("aggregated", "prefill", "decode")
+
 STATIC = FleetRules()
 """A cluster that does not change."""
 
@@ -43,10 +45,14 @@ class Fleet:
         self.cluster = cluster
         self.up = set(range(len(cluster.engines)))
         if rules.autoscaling:
-            self.up = set(range(min(rules.autoscaling.min_engines, len(self.up))))
+            least = rules.autoscaling.min_engines
+            self.up = {i for role in ROLES for i in cluster.indices(role)[:least]}
         self.starts: dict[int, int] = {}
-        self.held: list[int] = []
-        self.ups_left = sum(change == "up" for _, _, change in rules.planned)
+        self.held: dict[str, list[int]] = {role: [] for role in ROLES}
+        self.ups_left = [i for _, i, change in rules.planned if change == "up"]
+
+    def role_of(self, engine: int) -> str:
+        return self.cluster.engines[engine].settings.role
 
     def plan(self) -> None:
         from tests.reference.cluster import LOOKS, PLANNED
@@ -60,7 +66,7 @@ class Fleet:
         """13.1."""
         _, engine, change = self.rules.planned[index]
         if change == "up":
-            self.ups_left -= 1
+            self.ups_left.remove(engine)
             self.rise(now, engine)
             return
         for member in self.cluster.troops[engine].engines:  # 15.6
@@ -70,40 +76,54 @@ class Fleet:
             self.die(now, engine)
 
     def rise(self, now: int, engine: int) -> None:
-        """13.3."""
+        """13.3 and 13.9."""
         for member in self.cluster.troops[engine].engines:
             self.starts.pop(member, None)
             self.up.add(member)
-        held, self.held = self.held, []
+        role = self.role_of(engine)
+        held, self.held[role] = self.held[role], []
         for number in held:
-            self.cluster.send_to_engine(now, number, self.known(number))
+            if role == "decode":
+                self.cluster.find_receiver(now, number)
+            else:
+                self.cluster.send_to_engine(now, number, self.known(number))
 
     def known(self, number: int) -> int:
         return self.cluster.run.requests[number]["output_tokens"]
 
     def die(self, now: int, index: int) -> None:
-        """13.2."""
+        """13.2 and 13.8."""
         troop, lost = self.cluster.troops[index], []
         for engine in troop.engines.values():
-            lost += [r.number for r in (*engine.scheduler.running, *engine.scheduler.waiting)]
+            lost += [request.number for request in engine.scheduler.everyone()]
             engine.scheduler = self.cluster.make_scheduler(engine.settings)
         troop.stop(now)
         lost.sort()
         for number in lost:
-            self.cluster.routers["aggregated"].answered(self.cluster.incoming(number))
+            self.give_up_place(now, number)
         for number in lost:
             row = self.cluster.run.requests[number]
+            if self.cluster.transfers:
+                row |= {"transfer_start_ns": -1, "transfer_end_ns": -1, "transfer_tokens": 0}
             if row["retries"] < self.rules.max_retries:
                 row["retries"] += 1
                 self.cluster.send_to_engine(now, number, self.known(number))
             else:
                 self.fail(now, number)
 
-    def hold(self, now: int, number: int) -> None:
-        """13.3."""
-        if self.ups_left or self.rules.autoscaling:
-            self.held.append(number)
+    def give_up_place(self, now: int, number: int) -> None:
+        """13.8: in the engines, and among those that wait for one."""
+        for waiting in self.held.values():
+            if number in waiting:
+                waiting.remove(number)
+        self.cluster.take_out(now, number)
+
+    def hold(self, now: int, role: str, number: int) -> None:
+        """13.3 and 13.9."""
+        if self.rules.autoscaling or any(self.role_of(i) == role for i in self.ups_left):
+            self.held[role].append(number)
         else:
+            self.give_up_place(now, number)
             self.fail(now, number)
 
     def fail(self, now: int, number: int) -> None:
@@ -124,40 +144,39 @@ class Fleet:
 
     def times_out(self, now: int, number: int) -> None:
         """13.5."""
-        row = self.cluster.run.requests[number]
-        if row["status"]:
-            return
-        if number in self.held:
-            self.held.remove(number)
-        else:
-            engine = self.cluster.engines[row["engine"]]
-            engine.scheduler.abort(self.cluster.requests_of[number][-1])
-            self.cluster.routers["aggregated"].answered(self.cluster.incoming(number))
-            if not self.cluster.troops[row["engine"]].flights:
-                self.cluster.wake(now, row["engine"])
-        self.cluster.answer(now, number, 4)
+        if not self.cluster.run.requests[number]["status"]:
+            self.give_up_place(now, number)
+            self.cluster.answer(now, number, 4)
 
     def started(self, now: int, engine: int) -> None:
         if self.starts.get(engine) == now:
             self.rise(now, engine)
 
     def looks(self, now: int, _: int) -> None:
-        """13.6."""
-        from tests.reference.cluster import LOOKS, STARTED
+        """13.6: at each role apart."""
+        from tests.reference.cluster import LOOKS
+
+        assert self.rules.autoscaling
+        for role in ROLES:
+            self.look_at(now, role, self.cluster.indices(role))
+        if self.cluster.unanswered or self.cluster.unsent:
+            self.cluster.at(now + self.rules.autoscaling.interval_ns, LOOKS, 0)
+
+    def look_at(self, now: int, role: str, members: list[int]) -> None:
+        from tests.reference.cluster import STARTED
 
         rules, engines = self.rules.autoscaling, self.cluster.engines
         assert rules
-        waiting = len(self.held) + sum(engines[i].scheduler.waiting_count() for i in self.up)
-        idle = [i for i in range(len(engines)) if i not in self.up and i not in self.starts]
-        if waiting > rules.start_above * len(self.up):
+        up = [i for i in members if i in self.up]
+        waiting = len(self.held[role]) + sum(engines[i].scheduler.waiting_count() for i in up)
+        idle = [i for i in members if i not in self.up and i not in self.starts]
+        if waiting > rules.start_above * len(up):
             if idle:
                 self.starts[idle[0]] = now + rules.startup_ns
                 self.cluster.at(now + rules.startup_ns, STARTED, idle[0])
         elif (
-            waiting < rules.drain_below * len(self.up)
-            and not self.starts
-            and len(self.up) > rules.min_engines
+            waiting < rules.drain_below * len(up)
+            and not any(i in self.starts for i in members)
+            and len(up) > rules.min_engines
         ):
-            self.up.remove(max(self.up))
-        if self.cluster.unanswered or self.cluster.unsent:
-            self.cluster.at(now + rules.interval_ns, LOOKS, 0)
+            self.up.remove(up[-1])

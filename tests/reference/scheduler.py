@@ -49,6 +49,7 @@ class Request:
     arrival: float = 0
     blocks: tuple[int, ...] = ()
     joined_ns: int = 0
+    life: int = 0  # how often it was sent to an engine before
     computed: int = 0
     known: int = 0  # generated tokens that have arrived
     flying: int = 0  # generated tokens whose steps are scheduled
@@ -300,10 +301,17 @@ class Scheduler:
 
     # Section 13: requests that end early
 
+    def queues(self) -> tuple[list[Request], ...]:
+        return (self.running, self.waiting, self.receiving, self.received, self.sending)
+
+    def everyone(self) -> list[Request]:
+        return [request for queue in self.queues() for request in queue]
+
     def abort(self, request: Request) -> None:
         """13.5."""
-        queue = self.running if request in self.running else self.waiting
-        queue.remove(request)
+        for queue in self.queues():
+            if request in queue:
+                queue.remove(request)
         self.pool.give_back(request.held)
         request.held, request.gone = [], True
 
@@ -374,7 +382,9 @@ class Scheduler:
 
     def content(self, request: Request, index: int) -> Content:
         """The labels of a request's blocks up to ``index``; unnamed ones are its own."""
-        own = [("own", request.number, i) for i in range(len(request.blocks), index + 1)]
+        own = [
+            ("own", request.number, request.life, i) for i in range(len(request.blocks), index + 1)
+        ]
         return (*request.blocks[: index + 1], *own)
 
     def look_up(self, request: Request) -> list[int]:

@@ -108,9 +108,66 @@ def test_impossible_changes_are_refused(fleet: dict[str, Any], message: str) -> 
         config(fleet)
 
 
-def test_only_aggregated_clusters_change() -> None:
-    pools = {"pools": ({"role": "prefill"}, {"role": "decode"})}
-    with pytest.raises(ConfigError, match="the pools have roles"):
-        config({"max_queue": 3}, cluster=pools, transfer={"bandwidth_gb_s": 1.0})
+TWO_AND_TWO: dict[str, Any] = {
+    "cluster": {
+        "pools": (
+            {"name": "prefill", "role": "prefill", "n_engines": 2},
+            {"name": "decode", "role": "decode", "n_engines": 2},
+        )
+    },
+    "transfer": {"bandwidth_gb_s": 2.0},
+}
+
+
+@pytest.mark.parametrize("mode", ["after_prefill", "layerwise"])
+@pytest.mark.parametrize("engine", [0, 2])
+def test_either_side_of_a_disaggregated_cluster_may_die(engine: int, mode: str) -> None:
+    events = ({"at_s": 3.0, "engine": engine, "change": "fail", "back_after_s": 2.0},)
+    changes = TWO_AND_TWO | {"transfer": {"bandwidth_gb_s": 2.0, "mode": mode}}
+    lost = simulate(config({"events": events}, **changes)).summary()
+    retried = simulate(config({"events": events, "max_retries": 1}, **changes))
+    assert lost["failed"] == lost["failures"]["lost_with_engine"] > 0
+    assert lost["completed"] + lost["failed"] == 200
+    assert retried.summary()["completed"] == 200
+    again = retried.requests["retries"] == 1
+    assert again.sum() == lost["failed"]
+    # In the two seconds the other engine of its side has all.
+    column = "prefill_engine" if engine == 0 else "engine"
+    inside = (retried.requests["arrival_ns"] > 3.1e9) & (retried.requests["arrival_ns"] < 4.5e9)
+    assert set(retried.requests[column][inside]) == {1 if engine == 0 else 3}
+    moved = retried.requests["transfer_end_ns"] - retried.requests["transfer_start_ns"]
+    assert (moved >= 0).all()
+
+
+def test_a_request_waits_in_its_prefill_engine_for_a_decode_engine() -> None:
+    away = tuple(
+        {"at_s": 2.0, "engine": engine, "change": "drain", "back_after_s": 3.0} for engine in (2, 3)
+    )
+    requests = simulate(config({"events": away}, **TWO_AND_TWO)).requests
+    assert (requests["status"] == 1).all()
+    first, second = requests["first_token_ns"], requests["second_token_ns"]
+    waited = (first > 2.2e9) & (first < 4.8e9)
+    assert waited.any()
+    assert (second[waited] > 5e9).all()
+
+
+def test_timeouts_and_autoscaling_reach_both_sides() -> None:
+    scaling = {"min_engines": 1, "interval_s": 0.5, "start_above": 2, "startup_s": 0.5}
+    slow = {"engine": {"max_num_seqs": 4}, "workload": {"num_prompts": 300, "request_rate": 40.0}}
+    result = simulate(
+        config({"autoscaling": scaling, "request_timeout_s": 4.0}, **(TWO_AND_TWO | slow))
+    )
+    summary = result.summary()
+    assert summary["failures"]["timed_out"] > 0
+    assert summary["completed"] + summary["failed"] == 300
+    assert set(result.requests["engine"]) >= {2, 3}
+    # A look and a start at the least.
+    sent = result.requests["transfer_start_ns"]
+    assert set(result.requests["engine"][(sent > 0) & (sent < 1.0e9)]) == {2}
+    with pytest.raises(ConfigError, match="exceeds the cluster's 2 prefill engines"):
+        config({"autoscaling": {"min_engines": 3}}, **TWO_AND_TWO)
+
+
+def test_decisions_of_requests_that_leave_early_are_not_recorded() -> None:
     with pytest.raises(ConfigError, match="leave early"):
         simulate(config({"max_queue": 3}), record_decisions=True)

@@ -16,8 +16,6 @@ pub(crate) struct Inbox {
     received: Waiting,
     /// Requests whose blocks the latest schedules reserved.
     pub(crate) reserved: Vec<Reservation>,
-    /// Requests that the latest schedules admitted with keys and values that had arrived.
-    pub(crate) resumed: Vec<u32>,
 }
 
 impl Inbox {
@@ -28,7 +26,6 @@ impl Inbox {
                 receiving: 0,
                 received: Waiting::new(settings.scheduling_policy),
                 reserved: Vec::new(),
-                resumed: Vec::new(),
             })
         })
     }
@@ -65,12 +62,27 @@ impl Scheduler {
 
     /// The blocks of a request have been sent: they are free, and findable.
     pub(crate) fn sent(&mut self, id: SlotId) {
-        let slot = &mut self.slots[id];
-        let (blocks, full) =
-            (self.kv.blocks_for(slot.computed), self.kv.full_blocks(slot.computed));
-        self.kv.release(blocks, full, self.shared.of(slot.request), NONE, &mut slot.held);
+        self.leave_transfer(id);
         self.kv.forget(id);
         self.slots.release(id);
+    }
+
+    /// A request gives back what it holds while its keys and values are between two engines.
+    pub(super) fn leave_transfer(&mut self, id: SlotId) {
+        let state = self.slots[id].state;
+        if let Some(inbox) = &mut self.inbox {
+            match state {
+                State::Receiving => inbox.receiving -= 1,
+                State::Received => inbox.received.remove(&self.slots, id),
+                _ => {}
+            }
+        }
+        let slot = &mut self.slots[id];
+        // The decode engine has reserved its next token's block too.
+        let held = if state == State::Sending { slot.computed } else { slot.num_tokens };
+        let findable = if state == State::Receiving { 0 } else { slot.computed };
+        let (blocks, full) = (self.kv.blocks_for(held), self.kv.full_blocks(findable));
+        self.kv.release(blocks, full, self.shared.of(slot.request), NONE, &mut slot.held);
     }
 
     /// Reserve the blocks of the first waiting request, room for its next token included; false if
@@ -118,7 +130,6 @@ impl Scheduler {
         let Some(inbox) = &mut self.inbox else { return false };
         let Some(id) = inbox.received.front() else { return false };
         inbox.received.pop_front();
-        inbox.resumed.push(self.slots[id].request);
         self.slots[id].state = State::Prefill;
         self.running.push(&mut self.slots, id);
         self.give(id, 1, plan);

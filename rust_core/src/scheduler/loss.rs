@@ -39,8 +39,10 @@ impl Scheduler {
     ) -> Lost {
         let lost = self.lose(id, next_step);
         let state = self.slots[id].state;
-        if matches!(state, State::Waiting | State::LeavingPreempted) {
+        if matches!(state, State::Waiting | State::LeavingPreempted | State::Remote) {
             self.waiting.remove(&self.slots, id);
+        } else if matches!(state, State::Sending | State::Receiving | State::Received) {
+            self.leave_transfer(id);
         } else {
             self.running.remove(&mut self.slots, id);
             self.prefilling.retain(|&other| other != id);
@@ -76,6 +78,10 @@ impl Scheduler {
         }
         let slot = &self.slots[id];
         let (request, generated, first) = (slot.request, slot.generated(), slot.span_first);
+        if slot.state == State::Sending {
+            // Its step has ended and is on record.
+            return Lost { request, generated, span: None, token_was_due: false };
+        }
         if first == NONE {
             let token_was_due = slot.span_last != NONE && slot.span_last >= self.processed;
             let generated = generated - u32::from(token_was_due);

@@ -17,7 +17,7 @@ mod window_sums;
 
 use std::sync::Arc;
 
-use crate::config::{Batching, EngineSettings, Window};
+use crate::config::{Batching, EngineSettings, Role, Window};
 use crate::ids::{NONE, SlotId};
 use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
@@ -294,6 +294,8 @@ impl Scheduler {
         plan.shape.sampled_seqs += 1;
         if slot.generated() == 1 {
             plan.first_tokens.push(slot.request);
+        } else if slot.generated() == 2 && self.settings.role != Role::Aggregated {
+            plan.second_tokens.push(slot.request);
         }
         if slot.span_first == NONE {
             slot.span_first = plan.step;

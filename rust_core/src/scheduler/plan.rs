@@ -63,6 +63,8 @@ pub(crate) struct StepPlan {
     pub(crate) preempted: Vec<u32>,
     /// Requests whose first token this step gives.
     pub(crate) first_tokens: Vec<u32>,
+    /// Requests whose second token it gives, in prefill and decode engines.
+    pub(crate) second_tokens: Vec<u32>,
     /// Spans that ended before this step because a request was preempted or left out.
     pub(crate) broken_spans: Vec<Span>,
     /// Every scheduled request in order, where decisions are recorded.
@@ -80,6 +82,7 @@ impl StepPlan {
         self.admitted.clear();
         self.preempted.clear();
         self.first_tokens.clear();
+        self.second_tokens.clear();
         self.broken_spans.clear();
         self.rows.clear();
         self.finishing.clear();
@@ -91,6 +94,7 @@ impl StepPlan {
         self.finishing.retain(|&other| other != id);
         self.awaited.retain(|&other| other != id);
         self.first_tokens.retain(|&other| other != request);
+        self.second_tokens.retain(|&other| other != request);
     }
 
     /// Whether it gives some request its last token.

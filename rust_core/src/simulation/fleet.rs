@@ -1,13 +1,13 @@
-//! Engines that come and go, requests that are given up (`docs/spec.md`, section 13).
+//! Engines that come and go (`docs/spec.md`, section 13).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Simulation;
+use super::handover::Handover;
 use crate::error::SimError;
 use crate::event::{Event, Rank};
 use crate::ids::{NONE, SlotId};
-use crate::recorder::Status;
-use crate::scheduler::Lost;
+use crate::router::Router;
 use crate::time::{SimDuration, SimTime};
 
 /// What happens to an engine.
@@ -63,17 +63,22 @@ pub struct FleetSettings {
 }
 
 /// A cluster that changes.
+///
+/// Its engines are of one or two sides: those that requests arrive at, and those that they are
+/// handed over to.
 #[derive(Clone, Debug)]
 pub(super) struct Fleet {
     pub(super) settings: FleetSettings,
     up: Vec<bool>,
+    /// The side of each engine.
+    sides: Vec<usize>,
     /// When engines that start will be up.
     starting: BTreeMap<u32, SimTime>,
-    /// Planned changes to come that bring an engine up.
-    ups_left: usize,
-    /// Requests that found no engine, and the tokens that they had.
-    held: VecDeque<(u32, u32)>,
-    /// The slot of each request in its engine.
+    /// Planned changes to come that bring an engine up, by side.
+    ups_left: [usize; 2],
+    /// Requests that found no engine of a side, and the tokens that they had.
+    pub(super) held: [VecDeque<(u32, u32)>; 2],
+    /// The slot of each request in the engine that it was sent to last.
     slots: Vec<SlotId>,
     /// The order in which requests were sent.
     orders: Vec<u64>,
@@ -83,14 +88,20 @@ pub(super) struct Fleet {
 const LOOK: u32 = u32::MAX;
 
 impl Fleet {
-    pub(super) fn new(settings: FleetSettings, engines: usize, requests: usize) -> Self {
-        let ups = settings.planned.iter().filter(|planned| planned.change == Change::Up);
+    /// `decodes` tells the engines that requests are handed over to.
+    pub(super) fn new(
+        settings: FleetSettings,
+        engines: usize,
+        requests: usize,
+        decodes: impl Fn(u32) -> bool,
+    ) -> Self {
         Self {
-            ups_left: ups.count(),
             settings,
             up: vec![true; engines],
+            sides: (0_u32..).take(engines).map(|engine| usize::from(decodes(engine))).collect(),
             starting: BTreeMap::new(),
-            held: VecDeque::new(),
+            ups_left: [0, 0],
+            held: [VecDeque::new(), VecDeque::new()],
             slots: vec![NONE; requests],
             orders: vec![0; requests],
         }
@@ -109,6 +120,32 @@ impl Fleet {
     pub(super) fn remember(&mut self, request: u32, slot: SlotId) {
         self.slots[request as usize] = slot;
     }
+
+    /// Its slot in the engine that it was sent to last.
+    pub(super) fn slot(&self, request: u32) -> SlotId {
+        self.slots[request as usize]
+    }
+
+    /// Whether an engine of a side may come up that is down now.
+    pub(super) fn may_come_up(&self, side: usize) -> bool {
+        self.ups_left[side] > 0 || self.settings.autoscaling.is_some()
+    }
+
+    fn set_down(&mut self, engine: u32) {
+        self.up[engine as usize] = false;
+        self.starting.remove(&engine);
+    }
+
+    /// The engines of a side, in order.
+    fn engines(&self, side: usize) -> impl DoubleEndedIterator<Item = u32> {
+        let sides = self.sides.iter().enumerate();
+        // Engines are numbered by u32.
+        sides.filter_map(move |(index, &own)| (own == side).then_some(u32::try_from(index).ok()?))
+    }
+
+    fn is_up(&self, engine: u32) -> bool {
+        self.up[engine as usize]
+    }
 }
 
 impl Simulation {
@@ -116,13 +153,14 @@ impl Simulation {
     pub(super) fn plan_fleet(&mut self) -> Result<(), SimError> {
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
         for (index, planned) in (0_u32..).zip(&fleet.settings.planned) {
-            if planned.engine as usize >= self.engines.len() {
+            let Some(&side) = fleet.sides.get(planned.engine as usize) else {
                 return Err(SimError::InvalidSetting {
                     field: "fleet.engine",
                     value: planned.engine.to_string(),
                     remedy: "there is no such engine",
                 });
-            }
+            };
+            fleet.ups_left[side] += usize::from(planned.change == Change::Up);
             self.queue.push(Event { time: planned.time, rank: Rank::Fleet, index });
         }
         if let Some(scaling) = fleet.settings.autoscaling {
@@ -140,9 +178,13 @@ impl Simulation {
                     remedy: "interval and min_engines must be at least 1",
                 });
             }
-            for engine in (0_u32..).zip(&mut fleet.up).skip(scaling.min_engines as usize) {
-                *engine.1 = false;
-                self.router.set_up(engine.0, false);
+            for side in [0, 1] {
+                let beyond: Vec<u32> =
+                    fleet.engines(side).skip(scaling.min_engines as usize).collect();
+                for engine in beyond {
+                    fleet.set_down(engine);
+                    router_of(&mut self.router, &mut self.handover, engine).set_up(engine, false);
+                }
             }
             let time = SimTime::ZERO.after(scaling.interval)?;
             self.queue.push(Event { time, rank: Rank::Fleet, index: LOOK });
@@ -171,15 +213,21 @@ impl Simulation {
             return Ok(());
         };
         if change == Change::Up {
-            fleet.ups_left -= 1;
+            fleet.ups_left[fleet.sides[engine as usize]] -= 1;
             return self.engine_up(engine);
         }
         for member in self.comrades(engine) {
-            let Some(fleet) = &mut self.fleet else { continue };
-            fleet.set_down(member);
-            self.router.set_up(member, false);
+            self.take_down(member);
         }
         if change == Change::Fail { self.fail(engine) } else { Ok(()) }
+    }
+
+    /// An engine gets no more requests.
+    fn take_down(&mut self, engine: u32) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.set_down(engine);
+            router_of(&mut self.router, &mut self.handover, engine).set_up(engine, false);
+        }
     }
 
     fn engine_up(&mut self, engine: u32) -> Result<(), SimError> {
@@ -187,112 +235,27 @@ impl Simulation {
             let Some(fleet) = &mut self.fleet else { continue };
             fleet.starting.remove(&member);
             fleet.up[member as usize] = true;
-            self.router.set_up(member, true);
+            router_of(&mut self.router, &mut self.handover, member).set_up(member, true);
         }
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        for (request, generated) in std::mem::take(&mut fleet.held) {
-            self.send_to_engine(request, generated)?;
-        }
-        Ok(())
-    }
-
-    /// An engine has died, with its group if it has one: their requests go elsewhere, or fail.
-    fn fail(&mut self, engine: u32) -> Result<(), SimError> {
-        self.lose_group_steps(engine);
-        let mut all_lost = Vec::new();
-        for member in self.comrades(engine) {
-            let processed = self.engines[member as usize].processed();
-            let lost = self.engines[member as usize].fail(self.now)?;
-            for lost in &lost {
-                self.router.answered(member, lost.request, self.source.workload());
-                if let Some(span) = lost.span {
-                    self.records.requests.span_broken(member, span);
-                }
-                if lost.token_was_due {
-                    self.records.requests.span_shortened(member, lost.request, processed);
-                }
-            }
-            all_lost.extend(lost);
-        }
-        all_lost.sort_unstable_by_key(|lost| lost.request);
-        for lost in all_lost {
-            let most = self.fleet.as_ref().map_or(0, |fleet| fleet.settings.max_retries);
-            let Some(retries) = &mut self.records.requests.retries else { continue };
-            let retries = &mut retries[lost.request];
-            if *retries < most {
-                *retries += 1;
-                self.send_to_engine(lost.request, lost.generated)?;
+        let side = fleet.sides[engine as usize];
+        for (request, generated) in std::mem::take(&mut fleet.held[side]) {
+            if side == 0 {
+                self.send_to_engine(request, generated)?;
             } else {
-                self.give_up(lost.request, Status::Failed, lost.generated)?;
+                self.route_handover(request)?;
             }
         }
         Ok(())
     }
 
-    /// A request ends without all its tokens.
-    fn give_up(&mut self, request: u32, status: Status, generated: u32) -> Result<(), SimError> {
-        let seen = self.now.after(self.options.response_latency)?;
-        self.records.requests.gave_up(request, status, generated, seen);
-        self.source.answered(request, seen);
-        self.look_ahead()
-    }
-
-    /// A request's time is over.
-    pub(super) fn time_out(&mut self, request: u32) -> Result<(), SimError> {
-        if self.records.requests.status[request] != Status::Unfinished {
-            return Ok(());
-        }
-        let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        if let Some(place) = fleet.held.iter().position(|&(held, _)| held == request) {
-            let generated = fleet.held.remove(place).map_or(0, |(_, generated)| generated);
-            return self.give_up(request, Status::TimedOut, generated);
-        }
-        let slot = fleet.slots[request as usize];
-        let Ok(index) = u32::try_from(self.records.requests.engine[request]) else {
+    /// The autoscaler looks at the queues and starts or drains one engine of each side.
+    fn look_at_queues(&mut self) -> Result<(), SimError> {
+        let Some(scaling) = self.fleet.as_ref().and_then(|fleet| fleet.settings.autoscaling) else {
             return Ok(());
         };
-        let engine = &mut self.engines[index as usize];
-        let Lost { generated, .. } = engine.abort(slot)?;
-        if !self.is_busy(index) {
-            self.mark_due(index);
-        }
-        self.router.answered(index, request, self.source.workload());
-        self.give_up(request, Status::TimedOut, generated)
-    }
-
-    /// A request finds no engine up: it waits for one, or fails if none will come.
-    pub(super) fn hold(&mut self, request: u32, generated: u32) -> Result<(), SimError> {
-        let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        if fleet.ups_left == 0 && fleet.settings.autoscaling.is_none() {
-            return self.give_up(request, Status::Failed, generated);
-        }
-        fleet.held.push_back((request, generated));
-        Ok(())
-    }
-
-    /// The autoscaler looks at the queues and starts or drains one engine.
-    fn look_at_queues(&mut self) -> Result<(), SimError> {
-        let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        let Some(scaling) = fleet.settings.autoscaling else { return Ok(()) };
-        let up = || (0_u32..).zip(&fleet.up).filter(|(_, up)| **up).map(|(index, _)| index);
-        let waiting: usize = up().map(|index| self.engines[index as usize].waiting()).sum();
-        let (waiting, count) = ((waiting + fleet.held.len()) as u64, up().count() as u64);
-        if waiting > u64::from(scaling.start_above) * count {
-            let idle = |&(index, up): &(u32, &bool)| !up && !fleet.starting.contains_key(&index);
-            if let Some((engine, _)) = (0_u32..).zip(&fleet.up).find(idle) {
-                let time = self.now.after(scaling.startup)?;
-                fleet.starting.insert(engine, time);
-                let planned = u32::try_from(fleet.settings.planned.len()).unwrap_or(LOOK);
-                let index = planned.saturating_add(engine);
-                self.queue.push(Event { time, rank: Rank::Fleet, index });
-            }
-        } else if waiting < u64::from(scaling.drain_below) * count
-            && fleet.starting.is_empty()
-            && count > u64::from(scaling.min_engines)
-            && let Some(engine) = up().last()
-        {
-            fleet.set_down(engine);
-            self.router.set_up(engine, false);
+        for side in [0, 1] {
+            self.look_at_side(side, &scaling)?;
         }
         if self.source.unanswered() > 0 || self.source.next_time().is_some() {
             let time = self.now.after(scaling.interval)?;
@@ -300,11 +263,42 @@ impl Simulation {
         }
         Ok(())
     }
+
+    fn look_at_side(&mut self, side: usize, scaling: &Autoscaling) -> Result<(), SimError> {
+        let Some(fleet) = &mut self.fleet else { return Ok(()) };
+        let up: Vec<u32> = fleet.engines(side).filter(|&engine| fleet.is_up(engine)).collect();
+        let waiting: usize = up.iter().map(|&index| self.engines[index as usize].waiting()).sum();
+        let waiting = (waiting + fleet.held[side].len()) as u64;
+        let count = up.len() as u64;
+        if waiting > u64::from(scaling.start_above) * count {
+            let starts = |engine: &u32| fleet.starting.contains_key(engine);
+            let idle = fleet.engines(side).find(|own| !fleet.is_up(*own) && !starts(own));
+            if let Some(engine) = idle {
+                let time = self.now.after(scaling.startup)?;
+                fleet.starting.insert(engine, time);
+                let planned = u32::try_from(fleet.settings.planned.len()).unwrap_or(LOOK);
+                let index = planned.saturating_add(engine);
+                self.queue.push(Event { time, rank: Rank::Fleet, index });
+            }
+        } else if waiting < u64::from(scaling.drain_below) * count
+            && !fleet.starting.keys().any(|&engine| fleet.sides[engine as usize] == side)
+            && count > u64::from(scaling.min_engines)
+            && let Some(&engine) = up.last()
+        {
+            self.take_down(engine);
+        }
+        Ok(())
+    }
 }
 
-impl Fleet {
-    fn set_down(&mut self, engine: u32) {
-        self.up[engine as usize] = false;
-        self.starting.remove(&engine);
+/// The router that chooses among an engine and its like.
+pub(super) fn router_of<'a>(
+    arrivals: &'a mut Router,
+    handover: &'a mut Option<Box<Handover>>,
+    engine: u32,
+) -> &'a mut Router {
+    match handover {
+        Some(handover) if handover.decodes(engine) => &mut handover.router,
+        _ => arrivals,
     }
 }

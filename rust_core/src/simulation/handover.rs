@@ -55,7 +55,21 @@ struct Transfer {
     available: SimTime,
     /// When the last of its bytes exist.
     complete: SimTime,
+    /// Whether the step with its first token has ended.
+    prompt_is_done: bool,
     state: State,
+}
+
+/// A request that is in a prefill engine, and perhaps in a decode engine too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handed {
+    pub(super) sender: u32,
+    pub(super) sender_slot: SlotId,
+    /// Whether it is outstanding in the prefill engine no more.
+    pub(super) prompt_is_done: bool,
+    /// [`NONE`]: it was not handed over yet.
+    pub(super) receiver: u32,
+    pub(super) receiver_slot: SlotId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +165,17 @@ impl Handover {
                 bytes: 0,
                 available: SimTime::ZERO,
                 complete: SimTime::ZERO,
+                prompt_is_done: false,
                 state: State::Prefill,
             };
             self.transfers.insert(new.request, transfer);
+        }
+    }
+
+    /// The slot of a request in the prefill engine that it was sent to.
+    pub(super) fn note_slot(&mut self, request: u32, slot: SlotId) {
+        if let Some(transfer) = self.transfers.get_mut(&request) {
+            transfer.sender_slot = slot;
         }
     }
 
@@ -175,17 +197,18 @@ impl Simulation {
         request: u32,
         slot: SlotId,
     ) -> Result<(), SimError> {
-        match &self.handover {
-            Some(handover) if handover.settings.layers == 0 => {
-                debug_assert_eq!(handover.transfers[&request].sender, engine);
-                self.hand_over(request, slot, self.now, self.now)
-            }
-            _ => Ok(()),
+        let Some(handover) = &mut self.handover else { return Ok(()) };
+        let Some(transfer) = handover.transfers.get_mut(&request) else { return Ok(()) };
+        debug_assert_eq!(transfer.sender, engine);
+        transfer.prompt_is_done = true;
+        if handover.settings.layers > 0 {
+            return Ok(());
         }
+        self.hand_over(request, slot, self.now, self.now)
     }
 
-    /// A request joins a decode engine; its keys and values exist from `available` on, all of them
-    /// at `complete`.
+    /// A request is ready for a decode engine; its keys and values exist from `available` on, all
+    /// of them at `complete`.
     fn hand_over(
         &mut self,
         request: u32,
@@ -195,15 +218,29 @@ impl Simulation {
     ) -> Result<(), SimError> {
         let Some(handover) = &mut self.handover else { return Ok(()) };
         let Some(transfer) = handover.transfers.get_mut(&request) else { return Ok(()) };
-        let receiver = handover.router.route(self.now, request, self.source.workload())?;
         transfer.sender_slot = slot;
-        transfer.receiver = receiver;
         transfer.available = available;
         transfer.complete = complete;
-        transfer.state = State::Queued;
-        let new = transfer.request;
+        self.route_handover(request)
+    }
+
+    /// A request that is ready joins a decode engine, if one is up.
+    pub(super) fn route_handover(&mut self, request: u32) -> Result<(), SimError> {
+        let Some(handover) = &mut self.handover else { return Ok(()) };
+        if self.fleet.is_some() && !handover.router.any_up() {
+            return self.hold_handover(request);
+        }
+        let Some(transfer) = handover.transfers.get_mut(&request) else { return Ok(()) };
+        let receiver = handover.router.route(self.now, request, self.source.workload())?;
         self.records.requests.routed(request, receiver);
-        self.engines[receiver as usize].enqueue(&new, self.now, &mut self.records);
+        let engine = &mut self.engines[receiver as usize];
+        let slot = engine.enqueue(&transfer.request, self.now, &mut self.records);
+        transfer.receiver = receiver;
+        transfer.receiver_slot = slot;
+        transfer.state = State::Queued;
+        if let Some(fleet) = &mut self.fleet {
+            fleet.remember(request, slot);
+        }
         if !self.is_busy(receiver) {
             self.mark_due(receiver);
         }
@@ -222,7 +259,6 @@ impl Simulation {
         for reservation in self.engines[engine as usize].take_reserved() {
             let Some(handover) = &mut self.handover else { continue };
             let Some(transfer) = handover.transfers.get_mut(&reservation.request) else { continue };
-            transfer.receiver_slot = reservation.slot;
             transfer.bytes = u64::from(reservation.tokens) * handover.settings.kv_bytes_per_token;
             let starts = self.now.max(transfer.available);
             let begins = starts.after(handover.settings.latency)?;
@@ -265,9 +301,8 @@ impl Simulation {
             }
             _ => return Ok(()),
         };
-        for (request, end) in handover.changed.drain(..) {
-            self.queue.push(Event { time: end, rank: Rank::Transfer, index: request });
-        }
+        self.announce_ends();
+        let Some(handover) = &mut self.handover else { return Ok(()) };
         if let Some(arrives) = arrives {
             let ends = arrives.max(transfer.complete.after(handover.last_layer(&transfer))?);
             if ends == now {
@@ -278,6 +313,31 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// Transfers whose ends moved have events at the new ones.
+    fn announce_ends(&mut self) {
+        let Some(handover) = &mut self.handover else { return };
+        for (request, end) in handover.changed.drain(..) {
+            self.queue.push(Event { time: end, rank: Rank::Transfer, index: request });
+        }
+    }
+
+    /// What goes from one engine to another is given up; None if nothing does.
+    pub(super) fn cut_transfer(&mut self, request: u32) -> Result<Option<Handed>, SimError> {
+        let Some(handover) = &mut self.handover else { return Ok(None) };
+        let Some(transfer) = handover.transfers.remove(&request) else { return Ok(None) };
+        if transfer.state == State::Flowing {
+            handover.links.finish(self.now, request, &mut handover.changed)?;
+            self.announce_ends();
+        }
+        Ok(Some(Handed {
+            sender: transfer.sender,
+            sender_slot: transfer.sender_slot,
+            prompt_is_done: transfer.prompt_is_done,
+            receiver: transfer.receiver,
+            receiver_slot: transfer.receiver_slot,
+        }))
     }
 
     /// A decode engine has all keys and values of a request: the prefill engine's blocks are free.

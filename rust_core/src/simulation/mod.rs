@@ -1,5 +1,6 @@
 //! The event loop: one cluster, one workload, advanced in slices.
 
+mod departures;
 mod dp_group;
 mod fleet;
 mod handover;
@@ -20,8 +21,8 @@ use crate::source::Source;
 use crate::time::{SimDuration, SimTime};
 use crate::workload::Workload;
 use dp_group::DpGroups;
-use fleet::Fleet;
 pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
+use fleet::{Fleet, router_of};
 use handover::Handover;
 pub use handover::TransferSettings;
 use stream::Stream;
@@ -140,20 +141,12 @@ impl Simulation {
         let first = |role| role == Role::Prefill || role == Role::Aggregated;
         let mut requests = RequestColumns::new(workload.len());
         if handover.is_some() {
-            requests.handover =
-                Some(HandoverColumns::new(workload.len(), options.response_latency));
+            requests.handover = Some(HandoverColumns::new(workload.len()));
             if options.transfer.is_some_and(|transfer| transfer.layers > 0) {
                 engines.iter_mut().for_each(Engine::hand_over_early);
             }
         }
         if fleet.is_some() {
-            if handover.is_some() {
-                return Err(SimError::InvalidSetting {
-                    field: "fleet",
-                    value: "a disaggregated cluster".to_owned(),
-                    remedy: "engines come and go in aggregated clusters only",
-                });
-            }
             requests.retries = Some(Rows::filled(0, workload.len()));
         }
         let stream = match options.stream {
@@ -164,7 +157,9 @@ impl Simulation {
             }
             None => None,
         };
-        let fleet = fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len())));
+        let decodes = |engine| handover.as_ref().is_some_and(|own| own.decodes(engine));
+        let fleet =
+            fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len(), decodes)));
         let mut simulation = Self {
             coasts: fleet.is_none()
                 && handover.is_none()
@@ -319,10 +314,7 @@ impl Simulation {
     /// The requests in `ended` leave an engine: answered, or for a decode engine.
     fn leave(&mut self, engine: u32, delivered: SimTime) -> Result<(), SimError> {
         let ended = std::mem::take(&mut self.ended);
-        let router = match &mut self.handover {
-            Some(handover) if handover.decodes(engine) => &mut handover.router,
-            _ => &mut self.router,
-        };
+        let router = router_of(&mut self.router, &mut self.handover, engine);
         for end in &ended {
             router.answered(engine, end.span.request, self.source.workload());
         }
@@ -379,7 +371,8 @@ impl Simulation {
     fn effective_output(&self, prompt: u32, output: u32) -> Option<u32> {
         let mut effective = output;
         for pool in &self.pools {
-            if pool.role == Role::Prefill {
+            // A request that is lost with its decode engine begins anew in a prefill engine.
+            if pool.role == Role::Prefill && self.fleet.is_none() {
                 pool.effective_output(prompt, output.min(1))?;
             } else {
                 let own = pool.effective_output(prompt, output)?;
@@ -410,7 +403,7 @@ impl Simulation {
         let (prompt, output) = workload.lengths(request);
         let output = self.effective_output(prompt, output).unwrap_or(output);
         let engine = &mut self.engines[index as usize];
-        let hands_over = self.handover.is_some() && output > 1;
+        let hands_over = self.handover.is_some() && output > generated + 1;
         // Distinct, as a server's clock readings are: with ties, requests could take turns in
         // preempting each other for ever.
         let arrival =
@@ -419,7 +412,7 @@ impl Simulation {
             request,
             prompt,
             output: if self.handover.is_some() {
-                1
+                generated + 1
             } else if self.fleet.is_some() {
                 output
             } else {
@@ -444,6 +437,9 @@ impl Simulation {
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.remember(request, slot);
+        }
+        if let Some(handover) = &mut self.handover {
+            handover.note_slot(request, slot);
         }
         if !self.is_busy(index) {
             self.mark_due(index);
