@@ -294,6 +294,7 @@ class Simulation:
         step_by_step: bool = False,
         streaming: int | None = None,
         common_blocks: int = 0,
+        threads: int = 1,
     ) -> Simulation:
         """``pools``: (settings with the attributes of ``cluster.EngineSettings``, cost, count).
         An engine whose layers lie in several stages has a cost model for each.
@@ -310,6 +311,9 @@ class Simulation:
         ``streaming``: requests are fed while the run goes on, and rows taken out; the number is the
         warm-up in ns before which requests' token gaps are not counted. All requests begin with the
         same ``common_blocks`` blocks.
+
+        ``threads``: engines behind a router that does not look at them run on so many threads;
+        results do not depend on it.
         """
 
     def run_slice(self, max_events: int) -> Progress:

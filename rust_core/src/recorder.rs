@@ -216,6 +216,39 @@ impl RequestColumns {
         self.span.extend_with((0, 0), requests);
     }
 
+    /// Take over another run's row; `engines` are our numbers of its engines.
+    pub(crate) fn copy_row(&mut self, to: u32, other: &Self, from: u32, engines: &[u32]) {
+        self.arrival_ns[to] = other.arrival_ns[from];
+        self.admitted_ns[to] = other.admitted_ns[from];
+        self.first_token_ns[to] = other.first_token_ns[from];
+        self.finished_ns[to] = other.finished_ns[from];
+        self.output_tokens[to] = other.output_tokens[from];
+        self.cached_tokens[to] = other.cached_tokens[from];
+        self.preemptions[to] = other.preemptions[from];
+        self.status[to] = other.status[from];
+        self.span[to] = other.span[from];
+        if let Ok(engine) = usize::try_from(other.engine[from]) {
+            self.routed(to, engines[engine]);
+        }
+    }
+
+    /// Take over another run's broken spans; `requests` and `engines` are our numbers of its own.
+    pub(crate) fn copy_broken_spans(
+        &mut self,
+        other: &Self,
+        requests: &Rows<u32>,
+        engines: &[u32],
+    ) {
+        self.broken_spans.extend(other.broken_spans.iter().map(|&(engine, span)| {
+            (engines[engine as usize], Span { request: requests[span.request], ..span })
+        }));
+    }
+
+    /// Forget them, to take them over anew.
+    pub(crate) fn forget_broken_spans(&mut self) {
+        self.broken_spans.clear();
+    }
+
     /// Forget the requests before that one, which have ended.
     pub(crate) fn drop_before(&mut self, request: u32) {
         let times = [

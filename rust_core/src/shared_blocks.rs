@@ -49,6 +49,20 @@ impl SharedBlocks {
         Self { offsets: vec![0, contents.len()], contents, count: blocks, alike: true }
     }
 
+    /// What is shared by requests that are renumbered: request i was `requests[i]`.
+    pub(crate) fn subset(&self, requests: &[u32]) -> Self {
+        if self.alike || self.offsets.is_empty() {
+            return self.clone();
+        }
+        let mut table =
+            Self { offsets: vec![0], contents: Vec::new(), count: self.count, alike: false };
+        for &request in requests {
+            table.contents.extend_from_slice(self.of(request));
+            table.offsets.push(table.contents.len());
+        }
+        table
+    }
+
     /// Contents of a request's first blocks.
     #[inline]
     pub(crate) fn of(&self, request: u32) -> &[u32] {

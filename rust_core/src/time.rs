@@ -18,6 +18,9 @@ impl SimTime {
     /// The start of the simulation.
     pub const ZERO: Self = Self(0);
 
+    /// Later than everything.
+    pub(crate) const FAR: Self = Self(u64::MAX);
+
     /// A moment from its count of nanoseconds.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)

@@ -42,6 +42,14 @@ pub struct NewRequests<'columns> {
     pub priorities: Option<&'columns [i64]>,
 }
 
+/// The columns of [`NewRequests`], owned.
+pub(crate) struct OwnColumns {
+    pub(crate) arrival_ns: Vec<i64>,
+    pub(crate) prompt_tokens: Vec<i64>,
+    pub(crate) output_tokens: Vec<i64>,
+    pub(crate) priorities: Vec<i64>,
+}
+
 /// No request.
 pub(crate) const NOBODY: u32 = u32::MAX;
 
@@ -101,6 +109,38 @@ impl Workload {
     pub fn with_common_blocks(mut self, blocks: u32) -> Self {
         self.shared = Arc::new(SharedBlocks::for_everyone(blocks));
         self
+    }
+
+    /// The workload of some of the requests, in order.
+    pub(crate) fn subset(&self, requests: &[u32]) -> Self {
+        let of = |column: &Rows<u32>| requests.iter().map(|&request| column[request]).collect();
+        let (prompts, outputs): (Vec<u32>, Vec<u32>) = (of(&self.prompts), of(&self.outputs));
+        let arrivals: Vec<SimTime> =
+            requests.iter().map(|&request| self.arrivals[request]).collect();
+        let mut priorities = Vec::new();
+        if self.priorities.end() > 0 {
+            priorities.extend(requests.iter().map(|&request| self.priority(request)));
+        }
+        Self {
+            arrivals: arrivals.into(),
+            prompts: prompts.into(),
+            outputs: outputs.into(),
+            priorities: priorities.into(),
+            shared: Arc::new(self.shared.subset(requests)),
+            known_until: self.known_until,
+            ..Self::default()
+        }
+    }
+
+    /// Columns of some of the requests, to be appended elsewhere.
+    pub(crate) fn columns_of(&self, requests: &[u32]) -> OwnColumns {
+        let of = |value: &dyn Fn(u32) -> i64| requests.iter().map(|&r| value(r)).collect();
+        OwnColumns {
+            arrival_ns: of(&|request| self.arrivals[request].as_nanos().cast_signed()),
+            prompt_tokens: of(&|request| self.prompts[request].into()),
+            output_tokens: of(&|request| self.outputs[request].into()),
+            priorities: of(&|request| self.priority(request)),
+        }
     }
 
     /// Add the requests that follow; no other will arrive before `until_ns`.

@@ -68,7 +68,10 @@ class Streamed:
         self.taken.append(self.run.take_rows(count))
 
     def rows(self) -> dict[str, Any]:
-        return {name: np.concatenate([part[name] for part in self.taken]) for name in self.taken[0]}
+        rows = {name: np.concatenate([part[name] for part in self.taken]) for name in self.taken[0]}
+        requested = rows.pop("requested_output_tokens")
+        assert requested.tolist() == self.columns["output_tokens"].tolist()
+        return rows
 
 
 def assert_same(case: Case, sizes: list[int], warm_up_ns: int, **options: Any) -> None:

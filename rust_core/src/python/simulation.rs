@@ -211,7 +211,7 @@ impl PySimulation {
                         router_view_delay_ns=0, router_imbalance=32,
                         request_latency_ns=0, response_latency_ns=0, record_steps=false,
                         record_decisions=false, step_by_step=false, streaming=None,
-                        common_blocks=0))]
+                        common_blocks=0, threads=1))]
     #[expect(clippy::needless_pass_by_value, reason = "extracted from Python objects")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
@@ -239,6 +239,7 @@ impl PySimulation {
         step_by_step: bool,
         streaming: Option<u64>,
         common_blocks: u32,
+        threads: usize,
     ) -> PyResult<Self> {
         let router_raised = Raised::default();
         let view_delay = SimDuration::from_nanos(router_view_delay_ns);
@@ -273,6 +274,7 @@ impl PySimulation {
             record_steps,
             record_decisions,
             step_by_step,
+            threads,
             stream: streaming
                 .map(|warm_up_ns| StreamSettings { warm_up: SimTime::from_nanos(warm_up_ns) }),
         };
@@ -494,7 +496,9 @@ impl PySimulation {
     fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Simulation>> {
         use pyo3::sync::MutexExt;
 
-        self.simulation.lock_py_attached(py).map_err(|_| poisoned())
+        let mut simulation = self.simulation.lock_py_attached(py).map_err(|_| poisoned())?;
+        simulation.collect();
+        Ok(simulation)
     }
 
     fn raise(&self, py: Python<'_>, error: &SimError) -> PyErr {

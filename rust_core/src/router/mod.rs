@@ -4,6 +4,7 @@ mod external;
 mod prefix;
 mod tournament;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use external::{Incoming, Loads, RouteRequest};
@@ -83,17 +84,48 @@ pub(crate) struct Router {
 
 #[derive(Clone, Debug)]
 enum Choice {
-    RoundRobin { next: u32 },
+    RoundRobin {
+        next: u32,
+    },
     Random(Rng),
     LeastOutstanding(Tournament),
     LeastOutstandingTokens(Tournament),
-    PowerOfTwo { rng: Rng, loads: Vec<u64> },
-    SessionAffinity { loads: Tournament, engines: Vec<u32> },
+    PowerOfTwo {
+        rng: Rng,
+        loads: Vec<u64>,
+    },
+    SessionAffinity {
+        loads: Tournament,
+        engines: Vec<u32>,
+    },
     PrefixAware(PrefixAware),
-    External { route: Arc<dyn RouteRequest>, loads: Arc<Loads> },
+    External {
+        route: Arc<dyn RouteRequest>,
+        loads: Arc<Loads>,
+    },
+    /// It was settled elsewhere: the places of the next requests, in order.
+    Assigned(VecDeque<u32>),
 }
 
 impl Router {
+    /// A router to the first `engines` engines that is told which one takes each request.
+    pub(crate) fn assigned(engines: usize, places: Vec<u32>) -> Self {
+        let all: Vec<u32> = (0_u32..).take(engines).collect();
+        Self {
+            engines: all.clone(),
+            places: all.clone(),
+            up: all,
+            choice: Choice::Assigned(places.into()),
+        }
+    }
+
+    /// Tell the places of the requests that follow.
+    pub(crate) fn assign(&mut self, places: Vec<u32>) {
+        if let Choice::Assigned(known) = &mut self.choice {
+            known.extend(places);
+        }
+    }
+
     /// A router to `engines`; `stream` tells the routers of one seed apart.
     pub(crate) fn new(
         policy: &RoutingPolicy,
@@ -150,7 +182,10 @@ impl Router {
             _ => return,
         }
         match &mut self.choice {
-            Choice::RoundRobin { .. } | Choice::Random(_) | Choice::PowerOfTwo { .. } => {}
+            Choice::RoundRobin { .. }
+            | Choice::Random(_)
+            | Choice::PowerOfTwo { .. }
+            | Choice::Assigned(_) => {}
             Choice::LeastOutstanding(loads)
             | Choice::LeastOutstandingTokens(loads)
             | Choice::SessionAffinity { loads, .. } => loads.set_up(place, up),
@@ -178,6 +213,7 @@ impl Router {
                 place
             }
             Choice::Random(rng) => self.up[rng.below(count(&self.up)) as usize],
+            Choice::Assigned(places) => places.pop_front().unwrap_or(0),
             Choice::LeastOutstanding(loads) => {
                 let place = loads.winner();
                 loads.add(place, 1);
@@ -226,7 +262,7 @@ impl Router {
     pub(crate) fn answered(&mut self, engine: u32, request: u32, workload: &Workload) {
         let place = self.places[engine as usize];
         match &mut self.choice {
-            Choice::RoundRobin { .. } | Choice::Random(_) => {}
+            Choice::RoundRobin { .. } | Choice::Random(_) | Choice::Assigned(_) => {}
             Choice::LeastOutstanding(loads) | Choice::SessionAffinity { loads, .. } => {
                 loads.remove(place, 1);
             }

@@ -4,6 +4,7 @@ mod departures;
 mod dp_group;
 mod fleet;
 mod handover;
+mod parts;
 mod stream;
 
 use std::ops::{Bound, RangeBounds};
@@ -25,6 +26,7 @@ pub use fleet::{Autoscaling, Change, FleetSettings, Planned};
 use fleet::{Fleet, router_of};
 use handover::Handover;
 pub use handover::TransferSettings;
+use parts::Parts;
 use stream::Stream;
 pub use stream::StreamSettings;
 
@@ -48,6 +50,8 @@ pub struct Options {
     /// Requests are appended while the run goes on, and rows are handed out; None: a run in one
     /// piece.
     pub stream: Option<StreamSettings>,
+    /// Threads for engines that know nothing of one another; results do not depend on it.
+    pub threads: usize,
 }
 
 /// Where a simulation stands.
@@ -96,6 +100,10 @@ pub struct Simulation {
     records: Records,
     /// Of a streamed run.
     stream: Option<Box<Stream>>,
+    /// The engines, where they run on several threads: `engines` is empty then.
+    parts: Option<Box<Parts>>,
+    /// Nothing happens from then on in the next slices.
+    until: SimTime,
     steps: u64,
 }
 
@@ -157,6 +165,10 @@ impl Simulation {
             }
             None => None,
         };
+        let divides = options.threads > 1
+            && handover.is_none()
+            && fleet.is_none()
+            && parts::are_independent(pools, policy, &workload, &options);
         let decodes = |engine| handover.as_ref().is_some_and(|own| own.decodes(engine));
         let fleet =
             fleet.map(|fleet| Box::new(Fleet::new(fleet, engines.len(), workload.len(), decodes)));
@@ -177,6 +189,8 @@ impl Simulation {
             },
             source: Source::new(workload, options.stream.is_some()),
             stream,
+            parts: None,
+            until: SimTime::FAR,
             engines,
             pools: pools.iter().map(|pool| pool.settings).collect(),
             next_arrival: None,
@@ -187,6 +201,11 @@ impl Simulation {
         };
         simulation.plan_fleet()?;
         simulation.look_ahead()?;
+        if divides {
+            let parts = Parts::new(pools, &mut simulation, options.threads)?;
+            simulation.engines = Vec::new();
+            simulation.parts = Some(Box::new(parts));
+        }
         Ok(simulation)
     }
 
@@ -195,6 +214,9 @@ impl Simulation {
     /// # Errors
     /// What cost models raise, and [`SimError::Stalled`], which is a bug.
     pub fn run_slice(&mut self, max_events: u64) -> Result<Progress, SimError> {
+        if self.parts.is_some() {
+            return self.run_parts(max_events);
+        }
         let mut done = false;
         for _ in 0..max_events {
             if !self.advance()? {
@@ -202,7 +224,7 @@ impl Simulation {
                 break;
             }
         }
-        let needs_requests = done && self.is_starved();
+        let needs_requests = done && self.must_wait();
         done &= !needs_requests;
         if done && self.source.unanswered() > 0 {
             return Err(SimError::Stalled { unanswered: self.source.unanswered() });
@@ -239,7 +261,7 @@ impl Simulation {
     /// Process the next event; false if there is none.
     #[inline]
     fn advance(&mut self) -> Result<bool, SimError> {
-        if self.is_starved() {
+        if self.must_wait() {
             return Ok(false);
         }
         let event = self.queue.peek();
@@ -501,7 +523,12 @@ impl Simulation {
         Ok(())
     }
 
-    /// The request columns so far.
+    /// The engines, in order, on whatever thread they run.
+    fn all_engines(&self) -> Vec<&Engine> {
+        self.parts.as_ref().map_or_else(|| self.engines.iter().collect(), |parts| parts.engines())
+    }
+
+    /// The request columns so far, after [`Simulation::collect`].
     pub const fn requests(&self) -> &RequestColumns {
         &self.records.requests
     }
@@ -533,18 +560,18 @@ impl Simulation {
 
     /// End times of the steps of each engine.
     pub fn step_ends(&self) -> Vec<&[u64]> {
-        self.engines.iter().map(|engine| engine.step_ends().as_slice()).collect()
+        self.all_engines().into_iter().map(|engine| engine.step_ends().as_slice()).collect()
     }
 
     /// Totals by engine.
     pub fn engine_stats(&self) -> Vec<EngineStats> {
-        self.engines.iter().map(Engine::stats).collect()
+        self.all_engines().into_iter().map(Engine::stats).collect()
     }
 
     /// One hash over every step of every engine.
     pub fn trace_hash(&self) -> u64 {
         let mut hash = TraceHash::new();
-        for engine in &self.engines {
+        for engine in self.all_engines() {
             hash.add(engine.hash());
         }
         hash.get()

@@ -47,6 +47,15 @@ impl Stream {
         self.joined[request] = u32::try_from(step).unwrap_or(u32::MAX);
     }
 
+    /// Rows that ended elsewhere, with their gaps counted there.
+    pub(super) fn pass_ended(&mut self, requests: &RequestColumns) {
+        while let Some(&status) = requests.status.get(self.ended)
+            && status != Status::Unfinished
+        {
+            self.ended += 1;
+        }
+    }
+
     /// Count the gaps of requests that have ended, in order of arrival up to the first that has not
     /// (`all`: and of those behind it), and forget the steps that nobody needs any more.
     fn settle(&mut self, requests: &mut RequestColumns, engines: &mut [Engine], all: bool) {
@@ -54,7 +63,9 @@ impl Stream {
             if status == Status::Unfinished && !all {
                 break;
             }
-            self.count(requests, engines, self.ended);
+            if !engines.is_empty() {
+                self.count(requests, engines, self.ended);
+            }
             self.ended += 1;
         }
         for (open, engine) in self.open_steps.iter_mut().zip(engines) {
@@ -126,22 +137,44 @@ impl Simulation {
                 remedy: "only streamed runs take requests while they run",
             });
         };
-        let added = new.arrival_ns.len();
+        let (first, added) = (self.source.workload().len(), new.arrival_ns.len());
         self.source.append(last, |workload| workload.append(new, until_ns))?;
         self.records.requests.extend(added);
         stream.joined.extend_with(0, added);
+        if self.parts.is_some() {
+            // Requests are numbered by u32.
+            return self.feed_parts(u32::try_from(first).unwrap_or(u32::MAX), last);
+        }
         self.look_ahead()
     }
 
-    /// Whether nothing may happen before the next request is known.
+    /// Whether nothing may happen yet: the next request is not known, or the run pauses here.
     #[inline]
-    pub(super) fn is_starved(&self) -> bool {
+    pub(super) fn must_wait(&self) -> bool {
+        self.pauses() || self.is_starved()
+    }
+
+    /// Whether all that happens before the end of this part of the run has happened.
+    #[inline]
+    fn pauses(&self) -> bool {
+        self.until < SimTime::FAR && {
+            let next = self.next_event().into_iter().chain(self.next_arrival).min();
+            next.is_some_and(|time| time >= self.until)
+        }
+    }
+
+    #[inline]
+    fn next_event(&self) -> Option<SimTime> {
+        match self.due.first() {
+            Some(_) => Some(self.now),
+            None => self.queue.peek().map(|event| event.time),
+        }
+    }
+
+    #[inline]
+    fn is_starved(&self) -> bool {
         self.next_arrival.is_none() && self.source.is_starved() && {
-            let next = match self.due.first() {
-                Some(_) => Some(self.now),
-                None => self.queue.peek().map(|event| event.time),
-            };
-            next.is_none_or(|time| {
+            self.next_event().is_none_or(|time| {
                 time.as_nanos()
                     >= self.source.known_until().as_nanos()
                         + self.options.request_latency.as_nanos()
@@ -158,6 +191,11 @@ impl Simulation {
 
     /// Treat requests without an answer as ended: the run stops here.
     pub fn close_stream(&mut self) {
+        if let Some(parts) = &mut self.parts {
+            parts.close();
+            self.collect();
+        }
+        // Without engines of its own a divided cluster has nothing to count.
         self.settle_stream(true);
     }
 
@@ -180,7 +218,8 @@ impl Simulation {
     }
 
     /// Gaps between tokens of the requests that have ended, of a streamed run.
-    pub fn gap_histogram(&self) -> Option<&GapHistogram> {
-        self.stream.as_ref().map(|stream| &stream.gaps)
+    pub fn gap_histogram(&self) -> Option<GapHistogram> {
+        let stream = self.stream.as_ref()?;
+        Some(self.parts.as_ref().map_or_else(|| stream.gaps.clone(), |parts| parts.gaps()))
     }
 }
