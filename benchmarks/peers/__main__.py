@@ -164,7 +164,8 @@ def faster(one: Run, other: Run) -> Run:
 def print_table(runs: dict[str, Run]) -> None:
     """All runs, with how many times as long they take as ours."""
     labels = {entry.name: entry.label for entry in ENTRIES}
-    fixed, table, command = (runs.get(labels[name]) for name in ("fixed", "op_table", "command"))
+    fixed_us, table_us = (_loop_us(runs.get(labels[name])) for name in ("fixed", "op_table"))
+    command = runs.get(labels["command"])
     print(
         f"\n{'':28}{'requests':>9}{'batch':>7}{'loop us/req':>13}{'/ fixed':>11}{'/ op_table':>12}"
         f"{'process s':>11}{'/ ours':>8}"
@@ -173,10 +174,14 @@ def print_table(runs: dict[str, Run]) -> None:
         like = command is not None and run.requests == command.requests
         print(
             f"{label:28}{run.requests:9,}{_cell(run.batch, 7, 1)}{_cell(run.loop_us(), 13, 2)}"
-            f"{_ratio(run.loop_us(), fixed and fixed.loop_us(), 11)}"
-            f"{_ratio(run.loop_us(), table and table.loop_us(), 12)}{run.process_s:11.2f}"
+            f"{_ratio(run.loop_us(), fixed_us, 11)}"
+            f"{_ratio(run.loop_us(), table_us, 12)}{run.process_s:11.2f}"
             f"{_ratio(run.process_s, command.process_s if command and like else None, 8)}"
         )
+
+
+def _loop_us(run: Run | None) -> float | None:
+    return None if run is None else run.loop_us()
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:
