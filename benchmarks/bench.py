@@ -31,7 +31,8 @@ from llm_inference_simulator.performance_models import (
     RooflinePerformanceModel,
     create_performance_model,
 )
-from tests.reference.cluster import Cluster, Job, Sums
+from tests.reference.cluster import Cluster, Job
+from tests.reference.engines import Sums
 from tests.reference.scheduler import Settings
 
 STEP_NS, PREFILL_TOKEN_NS, DECODE_SEQ_NS = 8_000_000, 20_000, 100_000

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.startup import environment
+
 RATE_PER_S = 16 * 11.0
 
 
@@ -35,7 +37,7 @@ def main(words: Sequence[str]) -> int:
             *words[1:],
         ]
         started = time.perf_counter()
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, env=environment())
         _, status, usage = os.wait4(process.pid, 0)
         elapsed = time.perf_counter() - started
         code = os.waitstatus_to_exitcode(status)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.environments import UnavailableError, python_with
+from benchmarks.startup import environment
 
 HERE = Path(__file__).parent
 PROMPT, OUTPUT = 512, 128
@@ -120,7 +121,7 @@ def _run_command_line(entry: Entry, requests: int) -> Run:
 
 def _timed(command: Sequence[str]) -> tuple[str, float]:
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     elapsed = time.perf_counter() - started
     if done.returncode:
         words = done.stderr.strip().splitlines() or ["no message"]
@@ -163,19 +164,24 @@ def faster(one: Run, other: Run) -> Run:
 def print_table(runs: dict[str, Run]) -> None:
     """All runs, with how many times as long they take as ours."""
     labels = {entry.name: entry.label for entry in ENTRIES}
-    fixed, table, command = (runs.get(labels[name]) for name in ("fixed", "op_table", "command"))
+    fixed_us, table_us = (_loop_us(runs.get(labels[name])) for name in ("fixed", "op_table"))
+    command = runs.get(labels["command"])
     print(
-        f"\n{'':28}{'requests':>9}{'batch':>7}{'loop us/req':>13}{'/ fixed':>9}{'/ op_table':>12}"
+        f"\n{'':28}{'requests':>9}{'batch':>7}{'loop us/req':>13}{'/ fixed':>11}{'/ op_table':>12}"
         f"{'process s':>11}{'/ ours':>8}"
     )
     for label, run in runs.items():
         like = command is not None and run.requests == command.requests
         print(
             f"{label:28}{run.requests:9,}{_cell(run.batch, 7, 1)}{_cell(run.loop_us(), 13, 2)}"
-            f"{_ratio(run.loop_us(), fixed and fixed.loop_us(), 9)}"
-            f"{_ratio(run.loop_us(), table and table.loop_us(), 12)}{run.process_s:11.2f}"
+            f"{_ratio(run.loop_us(), fixed_us, 11)}"
+            f"{_ratio(run.loop_us(), table_us, 12)}{run.process_s:11.2f}"
             f"{_ratio(run.process_s, command.process_s if command and like else None, 8)}"
         )
+
+
+def _loop_us(run: Run | None) -> float | None:
+    return None if run is None else run.loop_us()
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:

@@ -18,11 +18,7 @@ from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.metrics import NS_PER_S, Columns
 from llm_inference_simulator.pools import ResolvedPool
 from llm_inference_simulator.results import Setup, SimulationResult
-from llm_inference_simulator.running_metrics import RunningMetrics
 from llm_inference_simulator.shared_inputs import SharedInputs
-from llm_inference_simulator.streamed_result import StreamedResult
-from llm_inference_simulator.streaming import RowSink, StreamedRun
-from llm_inference_simulator.workload.pieces import RequestStream, empty_workload
 
 if TYPE_CHECKING:
     from llm_inference_simulator._core import Progress, Simulation
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from llm_inference_simulator.cluster import TransferSettings
     from llm_inference_simulator.decisions import DecisionLog
     from llm_inference_simulator.performance_models import BasePerformanceModel
+    from llm_inference_simulator.streaming import RowSink
     from llm_inference_simulator.workload import Workload
 
 SLICE_SECONDS = 0.05
@@ -187,6 +184,12 @@ def _simulate_streamed(
     progress: bool | ProgressCallback,
     sink: RowSink | None,
 ) -> SimulationResult:
+    # Imported here: runs in one piece start faster without.
+    from llm_inference_simulator.running_metrics import RunningMetrics
+    from llm_inference_simulator.streamed_result import StreamedResult
+    from llm_inference_simulator.streaming import StreamedRun
+    from llm_inference_simulator.workload.pieces import RequestStream, empty_workload
+
     stream = RequestStream(config.workload, config.seed)
     run = prepare(empty_workload(config.workload))
     running = RunningMetrics(

@@ -47,7 +47,9 @@ UNUSED = (
     "performance_models.vllm_roofline",
     "progress_bar",
     "report",
+    "streaming",
     "validation",
+    "workload.pieces",
     "workload.traces.azure",
     "workload.traces.servegen",
 )
