@@ -156,6 +156,15 @@ def test_a_result_without_digest_says_which_flag_brings_it(plain: SavedResult) -
     assert "--save-digest" in text
 
 
+def test_lines_have_the_colour_of_their_result(plain: SavedResult) -> None:
+    bare = plain.model_copy(update={"report_digest": None})
+    charts = {c["id"]: c for c in Reader(render_report([("a", bare), ("b", plain)])).charts}
+    for name in ("ttft-cumulative", "time-running"):
+        ((line,),) = [charts[name]["series"]]
+        assert (line["name"], line["color"]) == ("b", 1)
+    assert charts["time-tokens-1"]["title"].endswith(": b")
+
+
 def test_a_result_without_requests_still_has_a_page(plain: SavedResult) -> None:
     empty = plain.model_copy(
         update={

@@ -20,7 +20,7 @@ from llm_inference_simulator.report.result_tables import (
     latency_table,
     setup_items,
 )
-from llm_inference_simulator.report.saved import NamedResult, SavedResult
+from llm_inference_simulator.report.saved import NamedDigest, NamedResult, SavedResult
 from llm_inference_simulator.report.time_charts import time_charts
 
 
@@ -65,7 +65,9 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 def _tabs(named: Sequence[NamedResult]) -> list[Tab]:
     digests = [
-        (each.name, each.result.report_digest) for each in named if each.result.report_digest
+        NamedDigest(place=place, name=each.name, several=len(named) > 1, digest=digest)
+        for place, each in enumerate(named)
+        if (digest := each.result.report_digest) is not None
     ]
     objectives = [_objectives(each.result) for each in named]
     shared = objectives[0] if all(each == objectives[0] for each in objectives) else {}

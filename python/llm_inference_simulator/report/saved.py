@@ -257,6 +257,18 @@ class SavedResult(_Part):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedDigest:
+    """The digest of a result on a page."""
+
+    place: int
+    """Of the result among those of the page, which gives its colour."""
+    name: str
+    several: bool
+    """Whether the page has other results, so that the name tells something."""
+    digest: Digest
+
+
 @dataclass(frozen=True, slots=True)
 class NamedResult:
     """A result under its name on a page."""
