@@ -137,6 +137,22 @@ def test_several_results_stand_side_by_side(plain: SavedResult, apart: SavedResu
     assert {"one", "two (1) · pool0", "two (1) · pool1"} <= names
 
 
+def test_classes_of_requests_have_a_row_each() -> None:
+    classes = [
+        {"name": "<chat>", "share": 0.8, "goodput": {"ttft": 100.0}},
+        {"name": "batch", "share": 0.2, "random_output_len": 300},
+    ]
+    load = {"num_prompts": 100, "request_rate": 20.0, "classes": classes}
+    result = run({"workload": load})
+    page = Reader(render_report([("run", saved(result))]))
+    assert "Classes of requests" in page.texts
+    first = page.texts.index("<chat>")
+    row = [text for text in page.texts[first : first + 7] if text.strip()]
+    (chat, _) = result.summary()["classes"]
+    assert row[1] == str(chat["counted"])
+    assert row[-1] == f"{chat['slo_attainment']:.1%}"
+
+
 def test_equal_names_are_numbered() -> None:
     assert unique_names(["a", "b", "a"]) == ["a (1)", "b", "a (2)"]
 
@@ -337,6 +353,7 @@ def summary() -> dict[str, Any]:
         ({DIGEST_KEY: {"version": 1}}, f"{DIGEST_KEY}.distributions is missing"),
         ({DIGEST_KEY: {"version": 2}}, f"{DIGEST_KEY}.version=2"),
         ({"config": []}, "config=[]: must be a mapping"),
+        ({"classes": [1]}, "classes.0=1: must be a mapping"),
     ],
 )
 def test_a_damaged_result_is_refused_in_one_line(

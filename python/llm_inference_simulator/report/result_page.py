@@ -14,6 +14,7 @@ from llm_inference_simulator.report.engine_charts import component_items, waterf
 from llm_inference_simulator.report.latency_charts import latency_charts
 from llm_inference_simulator.report.page import Item, Tab, render_page
 from llm_inference_simulator.report.result_tables import (
+    class_tables,
     comparison,
     cost_table,
     engine_table,
@@ -75,7 +76,11 @@ def _tabs(named: Sequence[NamedResult]) -> list[Tab]:
         (
             "summary",
             "Summary",
-            [comparison(named), *([latency_table(named[0].result)] if len(named) == 1 else [])],
+            [
+                comparison(named),
+                *([latency_table(named[0].result)] if len(named) == 1 else []),
+                *class_tables(named),
+            ],
         ),
         ("latency", "Latency", latency_charts(digests, shared)),
         ("time", "Over time", time_charts(digests)),
