@@ -137,6 +137,22 @@ def test_several_results_stand_side_by_side(plain: SavedResult, apart: SavedResu
     assert {"one", "two (1) · pool0", "two (1) · pool1"} <= names
 
 
+def test_classes_of_requests_have_a_row_each() -> None:
+    classes = [
+        {"name": "<chat>", "share": 0.8, "goodput": {"ttft": 100.0}},
+        {"name": "batch", "share": 0.2, "random_output_len": 300},
+    ]
+    load = {"num_prompts": 100, "request_rate": 20.0, "classes": classes}
+    result = run({"workload": load})
+    page = Reader(render_report([("run", saved(result))]))
+    assert "Classes of requests" in page.texts
+    first = page.texts.index("<chat>")
+    row = [text for text in page.texts[first : first + 7] if text.strip()]
+    (chat, _) = result.summary()["classes"]
+    assert row[1] == str(chat["counted"])
+    assert row[-1] == f"{chat['slo_attainment']:.1%}"
+
+
 def test_equal_names_are_numbered() -> None:
     assert unique_names(["a", "b", "a"]) == ["a (1)", "b", "a (2)"]
 
@@ -154,6 +170,15 @@ def test_a_result_without_digest_says_which_flag_brings_it(plain: SavedResult) -
     text = " ".join(page.texts)
     assert "No digest of the run in old" in text
     assert "--save-digest" in text
+
+
+def test_lines_have_the_colour_of_their_result(plain: SavedResult) -> None:
+    bare = plain.model_copy(update={"report_digest": None})
+    charts = {c["id"]: c for c in Reader(render_report([("a", bare), ("b", plain)])).charts}
+    for name in ("ttft-cumulative", "time-running"):
+        ((line,),) = [charts[name]["series"]]
+        assert (line["name"], line["color"]) == ("b", 1)
+    assert charts["time-tokens-1"]["title"].endswith(": b")
 
 
 def test_a_result_without_requests_still_has_a_page(plain: SavedResult) -> None:
@@ -328,6 +353,7 @@ def summary() -> dict[str, Any]:
         ({DIGEST_KEY: {"version": 1}}, f"{DIGEST_KEY}.distributions is missing"),
         ({DIGEST_KEY: {"version": 2}}, f"{DIGEST_KEY}.version=2"),
         ({"config": []}, "config=[]: must be a mapping"),
+        ({"classes": [1]}, "classes.0=1: must be a mapping"),
     ],
 )
 def test_a_damaged_result_is_refused_in_one_line(

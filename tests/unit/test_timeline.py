@@ -96,8 +96,8 @@ def check_schema(data: Mapping[str, Any]) -> None:
         "M": {"args"},
         "X": {"ts", "dur", "tid"},
         "C": {"ts", "args"},
-        "b": {"ts", "cat", "id"},
-        "e": {"ts", "cat", "id"},
+        "b": {"ts", "cat", "id2"},
+        "e": {"ts", "cat", "id2"},
         "s": {"ts", "cat", "id", "tid"},
         "f": {"ts", "cat", "id", "tid", "bp"},
     }
@@ -105,6 +105,7 @@ def check_schema(data: Mapping[str, Any]) -> None:
         "name": str,
         "cat": str,
         "id": str,
+        "id2": dict,
         "bp": str,
         "pid": int,
         "tid": int,
@@ -155,7 +156,7 @@ def test_request_slices_add_up_to_the_results_own_times(
     arguments: dict[int, Mapping[str, Any]] = {}
     ends: dict[int, int] = {}
     for event in by_phase(events_of(result, tmp_path), "b", "e"):
-        row = int(event["id"], 16)
+        row = int(event["id2"]["local"], 16)
         if event["ph"] == "b":
             if stacks[row]:
                 # A phase begins where the one before ended, the first with the request itself.
@@ -260,7 +261,7 @@ def test_flows_go_from_prefill_steps_to_decode_steps(tmp_path: Path) -> None:
 
 
 def rows_of(events: Iterable[Event]) -> set[int]:
-    return {int(event["id"], 16) for event in by_phase(events, "b")}
+    return {int(event["id2"]["local"], 16) for event in by_phase(events, "b")}
 
 
 def test_a_window_keeps_what_overlaps_it_whole(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ _OUTPUTS = {
     "command.output": "--output",
     "command.requests_output": "--requests-output",
     "command.steps_output": "--steps-output",
-    "command.decisions_output": "--decisions-output",
     "command.report": "--report",
     "command.timeline": "--timeline",
+    "command.decisions_output": "--decisions-output",
 }
 _NEED_STEPS = ("steps_output", "save_digest", "report", "timeline")
 """Flags of ``command`` that show what steps did."""
@@ -197,9 +197,9 @@ def write_outputs(
     if flags.get("command.requests_output") not in written:
         _write("command.requests_output", flags, result.write_requests, written)
     _write("command.steps_output", flags, result.write_steps, written)
-    _write("command.decisions_output", flags, result.write_decisions, written)
     _write("command.report", flags, lambda path: _write_page(result, digest, path), written)
     _write("command.timeline", flags, lambda path: _write_trace(result, flags, path), written)
+    _write("command.decisions_output", flags, result.write_decisions, written)
     return written
 
 

@@ -8,7 +8,7 @@ from llm_inference_simulator.report import numbers
 from llm_inference_simulator.report.charts import Axis, Chart, Series
 from llm_inference_simulator.report.page import Item, Table
 from llm_inference_simulator.report.phases import PHASES
-from llm_inference_simulator.report.saved import Digest, PoolComponents, SlowRequest
+from llm_inference_simulator.report.saved import NamedDigest, PoolComponents, SlowRequest
 
 BOUNDS = ("compute", "memory", "communication", "latency", "overhead")
 PHASE_NAMES = {
@@ -19,18 +19,16 @@ PHASE_NAMES = {
     "decode": "Decode",
 }
 
-Named = Sequence[tuple[str, Digest]]
 
-
-def component_items(digests: Named) -> list[Item]:
+def component_items(digests: Sequence[NamedDigest]) -> list[Item]:
     """One chart for each pool whose performance model has components."""
     items: list[Item] = []
-    for place, (result, digest) in enumerate(digests):
-        for pool in digest.components:
-            several = [result] if len(digests) > 1 else []
-            if len(digest.over_time.pools) > 1:
-                several.append(pool.pool)
-            items.append(_components(f"components-{place}-{len(items)}", several, pool))
+    for each in digests:
+        for pool in each.digest.components:
+            of = [each.name] if each.several else []
+            if len(each.digest.over_time.pools) > 1:
+                of.append(pool.pool)
+            items.append(_components(f"components-{each.place}-{len(items)}", of, pool))
     return items
 
 
@@ -74,13 +72,13 @@ def _components(identity: str, of: Sequence[str], pool: PoolComponents) -> Chart
     )
 
 
-def waterfall_items(digests: Named) -> list[Item]:
+def waterfall_items(digests: Sequence[NamedDigest]) -> list[Item]:
     """A waterfall and a table of each result's slowest requests."""
     items: list[Item] = []
-    for place, (name, digest) in enumerate(digests):
-        if digest.slowest:
-            of = f": {name}" if len(digests) > 1 else ""
-            items += [_waterfall(place, of, digest.slowest), _slow_table(of, digest.slowest)]
+    for each in digests:
+        if slowest := each.digest.slowest:
+            of = f": {each.name}" if each.several else ""
+            items += [_waterfall(each.place, of, slowest), _slow_table(of, slowest)]
     return items
 
 

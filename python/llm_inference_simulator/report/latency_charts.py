@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 
 from llm_inference_simulator.report.charts import Axis, Chart, Series
 from llm_inference_simulator.report.digest import BINS_PER_DECADE, DISTRIBUTIONS
-from llm_inference_simulator.report.saved import Digest, Distribution
+from llm_inference_simulator.report.saved import Distribution, NamedDigest
 
 TITLES = {"ttft": "Time to first token", "tpot": "Time per output token", "e2el": "End to end"}
 MOST_BINS = 60
 """Bars of a histogram: what the eye can tell apart."""
 
-Named = Sequence[tuple[str, Digest]]
 
-
-def latency_charts(digests: Named, objectives_ms: Mapping[str, float]) -> list[Chart]:
+def latency_charts(
+    digests: Sequence[NamedDigest], objectives_ms: Mapping[str, float]
+) -> list[Chart]:
     """Two charts a metric; ``objectives_ms`` are marked where they lie in sight."""
     charts = []
     for metric in DISTRIBUTIONS:
         found = [
-            (place, name, digest.distributions[metric])
-            for place, (name, digest) in enumerate(digests)
-            if metric in digest.distributions
+            (each.place, each.name, each.digest.distributions[metric])
+            for each in digests
+            if metric in each.digest.distributions
         ]
         if not found:
             continue

@@ -14,13 +14,14 @@ from llm_inference_simulator.report.engine_charts import component_items, waterf
 from llm_inference_simulator.report.latency_charts import latency_charts
 from llm_inference_simulator.report.page import Item, Tab, render_page
 from llm_inference_simulator.report.result_tables import (
+    class_tables,
     comparison,
     cost_table,
     engine_table,
     latency_table,
     setup_items,
 )
-from llm_inference_simulator.report.saved import NamedResult, SavedResult
+from llm_inference_simulator.report.saved import NamedDigest, NamedResult, SavedResult
 from llm_inference_simulator.report.time_charts import time_charts
 
 
@@ -65,7 +66,9 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 def _tabs(named: Sequence[NamedResult]) -> list[Tab]:
     digests = [
-        (each.name, each.result.report_digest) for each in named if each.result.report_digest
+        NamedDigest(place=place, name=each.name, several=len(named) > 1, digest=digest)
+        for place, each in enumerate(named)
+        if (digest := each.result.report_digest) is not None
     ]
     objectives = [_objectives(each.result) for each in named]
     shared = objectives[0] if all(each == objectives[0] for each in objectives) else {}
@@ -73,7 +76,11 @@ def _tabs(named: Sequence[NamedResult]) -> list[Tab]:
         (
             "summary",
             "Summary",
-            [comparison(named), *([latency_table(named[0].result)] if len(named) == 1 else [])],
+            [
+                comparison(named),
+                *([latency_table(named[0].result)] if len(named) == 1 else []),
+                *class_tables(named),
+            ],
         ),
         ("latency", "Latency", latency_charts(digests, shared)),
         ("time", "Over time", time_charts(digests)),

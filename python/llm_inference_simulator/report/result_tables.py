@@ -141,6 +141,34 @@ def engine_table(named: Sequence[NamedResult]) -> Table:
     )
 
 
+def class_tables(named: Sequence[NamedResult]) -> list[Item]:
+    """One table for each result whose requests come in classes: one row a class."""
+    tables: list[Item] = []
+    for each in named:
+        tail = each.result.tail
+        metrics = ("ttft", "tpot", "e2el")
+        rows = [
+            [
+                row.name,
+                numbers.count(row.counted),
+                numbers.real(row.request_throughput),
+                *(numbers.milliseconds(row.latencies[f"{tail}_{name}_ms"]) for name in metrics),
+                numbers.percent(row.slo_attainment),
+            ]
+            for row in each.result.classes
+        ]
+        if rows:
+            latencies = (f"{tail} {name}, ms" for name in ("TTFT", "TPOT", "E2E"))
+            tables.append(
+                Table(
+                    title="Classes of requests" + (f": {each.name}" if len(named) > 1 else ""),
+                    header=("", "requests", "per second", *latencies, "within objectives"),
+                    rows=rows,
+                )
+            )
+    return tables
+
+
 MOST_ENGINES = 64
 """Rows of the table of engines."""
 

@@ -200,6 +200,16 @@ class Provenance(_Part):
     config_is_complete: bool
 
 
+class ClassOfRequests(_Part):
+    """A class of requests with its own objectives."""
+
+    name: str
+    counted: int
+    request_throughput: Number | None
+    slo_attainment: Number | None
+    latencies: dict[str, Number | None]
+
+
 class SavedResult(_Part):
     """A result JSON; ``latencies`` has all of its ``{statistic}_{metric}_ms``."""
 
@@ -230,6 +240,7 @@ class SavedResult(_Part):
     config: dict[str, Any]
     latencies: dict[str, Number | None]
     percentiles: list[str]
+    classes: list[ClassOfRequests] = Field(default_factory=list)
     report_digest: Digest | None = None
 
     @property
@@ -247,14 +258,29 @@ class SavedResult(_Part):
                 "run --output wrote with this version of the simulator"
             )
         percentiles = _percentile_names(summary)
-        names = ("mean", "median", "std", *percentiles)
-        latencies = {
-            key: summary.get(key)
-            for key in (f"{name}_{metric}_ms" for metric in LATENCY_METRICS for name in names)
-        }
-        return cls.parse(
-            {**summary, "latencies": latencies, "percentiles": percentiles}, source=source
-        )
+        plain = {**summary, "percentiles": percentiles}
+        plain["latencies"] = _latencies(summary, percentiles)
+        classes = summary.get("classes")
+        if isinstance(classes, list):
+            plain["classes"] = [
+                {**each, "latencies": _latencies(each, percentiles)}
+                if isinstance(each, dict)
+                else each
+                for each in classes
+            ]
+        return cls.parse(plain, source=source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedDigest:
+    """The digest of a result on a page."""
+
+    place: int
+    """Of the result among those of the page, which gives its colour."""
+    name: str
+    several: bool
+    """Whether the page has other results, so that the name tells something."""
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +289,13 @@ class NamedResult:
 
     name: str
     result: SavedResult
+
+
+def _latencies(summary: Mapping[str, Any], percentiles: list[str]) -> dict[str, Any]:
+    """The ``{statistic}_{metric}_ms`` of a result, or of one of its classes."""
+    names = ("mean", "median", "std", *percentiles)
+    keys = (f"{name}_{metric}_ms" for metric in LATENCY_METRICS for name in names)
+    return {key: summary.get(key) for key in keys}
 
 
 def _percentile_names(summary: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_inference_simulator.report.charts import Axis, Chart, Series
-from llm_inference_simulator.report.saved import Digest, OverTime
+from llm_inference_simulator.report.saved import NamedDigest, OverTime
 
 STATES = (
     ("waiting", "Waiting requests", "number"),
@@ -19,14 +19,14 @@ NOTES = {
 }
 
 
-def time_charts(digests: Sequence[tuple[str, Digest]]) -> list[Chart]:
+def time_charts(digests: Sequence[NamedDigest]) -> list[Chart]:
     """Charts of states with a line for each pool, then one of tokens for each result."""
     if not digests:
         return []
     charts = [_state(digests, name, title, form) for name, title, form in STATES]
     return charts + [
-        _tokens(place, name if len(digests) > 1 else "", digest.over_time)
-        for place, (name, digest) in enumerate(digests)
+        _tokens(each.place, each.name if each.several else "", each.digest.over_time)
+        for each in digests
     ]
 
 
@@ -35,27 +35,27 @@ def _times(over_time: OverTime, bins: int) -> list[float]:
     return [float(f"{(place + 0.5) * over_time.bin_s:.6g}") for place in range(bins)]
 
 
-def _state(digests: Sequence[tuple[str, Digest]], name: str, title: str, form: str) -> Chart:
+def _state(digests: Sequence[NamedDigest], name: str, title: str, form: str) -> Chart:
     series = []
-    for place, (result, digest) in enumerate(digests):
-        pools = digest.over_time.pools
+    for each in digests:
+        over_time, pools = each.digest.over_time, each.digest.over_time.pools
         for index, pool in enumerate(pools):
             values: list[float | None] = getattr(pool, name)
             label = " · ".join(
                 part
-                for part, needed in ((result, len(digests) > 1), (pool.name, len(pools) > 1))
+                for part, needed in ((each.name, each.several), (pool.name, len(pools) > 1))
                 if needed
             )
             series.append(
                 Series(
                     name=label or title,
-                    x=_times(digest.over_time, len(values)),
+                    x=_times(over_time, len(values)),
                     y=values,
-                    color=place if len(digests) > 1 else index,
-                    dashed=len(digests) > 1 and index > 0,
+                    color=each.place if each.several else index,
+                    dashed=each.several and index > 0,
                 )
             )
-    longest = max(digest.over_time.bin_s for _, digest in digests)
+    longest = max(each.digest.over_time.bin_s for each in digests)
     return Chart(
         identity=f"time-{name.replace('_', '-')}",
         title=title,

@@ -176,13 +176,13 @@ def _events(result: SimulationResult, scope: TimelineScope) -> Iterator[str]:
     rows = scope.rows(result.requests)
     inside = scope.overlaps(steps["start_ns"], steps["end_ns"])
     breakdown = StepBreakdown(result, steps)
-    yield _meta("process_name", REQUESTS_PID, 0, "requests")
+    yield from _process(REQUESTS_PID, "requests")
     tracks = []
     for engine, pool in enumerate(result.setup.pool_of_engine):
         own = np.flatnonzero(steps["engine"] == engine)
         track = _EngineTrack(engine, pool.pipeline_parallel_size, own, steps)
         tracks.append(track)
-        yield _meta("process_name", track.pid, 0, f"engine {engine}: {pool.name}, {pool.xpu_name}")
+        yield from _process(track.pid, f"engine {engine}: {pool.name}, {pool.xpu_name}")
         yield from track.names()
         bound = breakdown.bound if breakdown.knows(result.setup.pools.index(pool)) else None
         yield from track.slices(inside, bound)
@@ -227,7 +227,7 @@ class _EngineTrack:
         """Names of the engine's threads."""
         for lane in range(self._lanes):
             name = "steps" if self._lanes == 1 else f"steps in flight, {lane + 1}"
-            yield _meta("thread_name", self.pid, lane + 1, name)
+            yield _meta("thread_name", self.pid, lane + 1, name=name)
 
     def slices(
         self, inside: NDArray[np.bool_], bound: Callable[[int], str] | None
@@ -336,7 +336,7 @@ def _nested(
 ) -> str:
     extra = f',"args":{json.dumps(arguments)}' if arguments else ""
     return (
-        f'{{"ph":"{phase}","cat":"request","id":"{row:#x}","name":"{name}",'
+        f'{{"ph":"{phase}","cat":"request","id2":{{"local":"{row:#x}"}},"name":"{name}",'
         f'"pid":{REQUESTS_PID},"tid":1,"ts":{_us(at_ns)}{extra}}}'
     )
 
@@ -375,10 +375,14 @@ def _flows(
             )
 
 
-def _meta(kind: str, pid: int, tid: int, name: str) -> str:
-    return json.dumps(
-        {"ph": "M", "name": kind, "pid": pid, "tid": tid, "ts": 0, "args": {"name": name}}
-    )
+def _process(pid: int, name: str) -> Iterator[str]:
+    """Name a process, and put it in the order of the numbers."""
+    yield _meta("process_name", pid, 0, name=name)
+    yield _meta("process_sort_index", pid, 0, sort_index=pid)
+
+
+def _meta(kind: str, pid: int, tid: int, **arguments: str | int) -> str:
+    return json.dumps({"ph": "M", "name": kind, "pid": pid, "tid": tid, "ts": 0, "args": arguments})
 
 
 def _us(time_ns: int) -> str:
