@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/.tools
 BUILT := $(VENV)/.built
+WHEEL_TARGETS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
@@ -75,6 +76,16 @@ docs: $(TOOLS) ## Build the documentation site into site/; a warning is an error
 wheel: $(TOOLS) ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --out dist
+
+wheels: $(TOOLS) ## Build manylinux wheels for x86-64 and arm64, test ours on every Python here
+	$(BIN)/python -m pip install --quiet --group wheels
+	rustup target add $(WHEEL_TARGETS)
+	rm -rf dist
+	export PATH="$(abspath $(BIN)):$$PATH"; \
+	for target in $(WHEEL_TARGETS); do \
+	  maturin build --release --zig --compatibility manylinux2014 --target $$target --out dist || exit 1; \
+	done
+	bash scripts/smoke_all.sh dist
 
 smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
 	bash scripts/smoke.sh dist/*.whl

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_inference_simulator.catalog.xpu_spec import XpuSpec
 from llm_inference_simulator.catalog.xpus import list_xpus
 from llm_inference_simulator.config import SimulatorConfig
+from llm_inference_simulator.errors import SimulatorError
+from llm_inference_simulator.vllm_words import config_from_vllm
 from llm_inference_simulator.vllm_words.arguments import parse_arguments
 from llm_inference_simulator.vllm_words.bench_flags import bench_flags
 from llm_inference_simulator.vllm_words.defaults import engine_defaults
@@ -66,6 +71,36 @@ def arity_of_ours(flag: VllmFlag) -> str:
 
 def arity_of_theirs(action: argparse.Action) -> str:
     return "1" if action.nargs is None else str(action.nargs)
+
+
+VALUES = ("4", "-1", "0.5", "{}", '{"a": {}}', "[1]", "null", "", "inf", "nan", "auto", "1K", "--")
+
+
+@st.composite
+def lines(draw: st.DrawFn, program: str) -> str:
+    """Flags of vLLM with values that mostly make no sense."""
+    words = []
+    for flag in draw(st.lists(st.sampled_from(PROGRAMS[program]), max_size=4)):
+        name, value = draw(st.sampled_from(flag.names)), draw(st.sampled_from(VALUES))
+        forms = [[name], [name, value], [f"{name}={value}"], [f"{name}.key={value}"]]
+        words += draw(st.sampled_from(forms))
+    return shlex.join(words)
+
+
+@given(st.data(), st.sampled_from(sorted(PROGRAMS)))
+def test_whatever_a_line_says_the_answer_is_a_configuration_or_a_message(
+    data: st.DataObject, program: str
+) -> None:
+    line = data.draw(lines(program))
+    serve = f"vllm serve llama-3.1-8b {line}" if program == "serve" else None
+    bench = f"vllm bench serve --model llama-3.1-8b {line}" if program == "bench" else None
+    try:
+        config, said = config_from_vllm(serve, bench, xpu="h100-sxm")
+    except SimulatorError as error:
+        assert str(error)  # noqa: PT017 - either outcome is fine, a crash is not
+    else:
+        assert SimulatorConfig.from_dict(config.to_dict()) == config
+        assert not any(place.startswith("vllm.") for place in said.places)
 
 
 @pytest.fixture(scope="module")

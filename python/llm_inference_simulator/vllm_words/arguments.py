@@ -52,6 +52,11 @@ def parse_arguments(
         flag.add_to(parser)
     words = _normalise(_with_config_file(arguments, flags, label))
     given, extra = parser.parse_known_args(_with_objects(words, label))
+    for flag in flags:
+        # argparse makes an empty list of `--flag=--`.
+        takes_one = flag.takes and flag.takes != "JSON" and "..." not in flag.takes
+        if takes_one and isinstance(getattr(given, flag.name, None), list):
+            raise ConfigError(f"{label}: {flag.name}: expected one argument")
     unknown = [word for word in extra if word.startswith("-") and word not in ("-", "--")]
     if unknown:
         known = [name for flag in flags for name in _spellings(flag)]

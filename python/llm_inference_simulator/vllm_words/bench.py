@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llm_inference_simulator.cli.arguments import percentiles
 from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.vllm_words.arguments import parse_arguments
 from llm_inference_simulator.vllm_words.bench_flags import bench_flags
 from llm_inference_simulator.vllm_words.command_line import read_bench_command
 from llm_inference_simulator.vllm_words.words import REMEDY, Words, sort_flags
+from llm_inference_simulator.workload.columns import MAX_REQUESTS
 
 LABEL = "--from-vllm-bench"
 
@@ -253,6 +256,8 @@ def _translate_ramp(words: Words) -> None:
             f"numbers above 0 that do not fall: {first} and {last} were given; {REMEDY}"
         )
     count = words.places.setdefault("workload.num_prompts", DEFAULT_NUM_PROMPTS)
+    if not 1 <= count <= MAX_REQUESTS:
+        raise ConfigError(f"{label}: --num-prompts {count} must be from 1 to {MAX_REQUESTS:,}")
     stages = ramp_stages(strategy, first, last, count)
     words.put("workload.rate_stages", stages, "--ramp-up-strategy")
 
@@ -263,16 +268,16 @@ def ramp_stages(strategy: str, first: float, last: float, count: int) -> list[li
     vLLM's i-th of n gaps has the mean 1 / rate(i / (n - 1)); a stage lasts as long as its requests'
     gaps. The last one goes on for so long that all n requests have come, whatever the seed.
     """
-    progress = [index / max(count - 1, 1) for index in range(count)]
-    if strategy == "linear":
-        gaps = [1 / (first + (last - first) * share) for share in progress]
-    else:
-        gaps = [1 / (first * (last / first) ** share) for share in progress]
     number = min(RAMP_STAGES, count)
     edges = [count * index // number for index in range(number + 1)]
     stages = []
     for start, end in itertools.pairwise(edges):
-        seconds = math.fsum(gaps[start:end])
+        share = np.arange(start, end) / max(count - 1, 1)
+        if strategy == "linear":
+            rates = first + (last - first) * share
+        else:
+            rates = first * (last / first) ** share
+        seconds = float((1 / rates).sum())
         stages.append([(end - start) / seconds, seconds])
     stages[-1][1] += (10 * math.sqrt(count) + 10) / stages[-1][0]
     return stages

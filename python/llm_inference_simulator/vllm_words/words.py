@@ -68,7 +68,7 @@ def sort_flags(words: Words, given: Mapping[str, Any], flags: Sequence[VllmFlag]
         elif flag.refusal and not flag.changes_nothing(value):
             negated = flag.negatable and value is False
             name = f"--no-{flag.name.removeprefix('--')}" if negated else flag.name
-            shown = " ".join(value) if isinstance(value, list) and value else value
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
             raise words.refuse(name, True if isinstance(value, bool) else shown, flag.refusal)
         else:
             words.ignored.append(flag.name)
