@@ -18,6 +18,8 @@ STEP_ENDS, TRANSFERS, PLANNED, STARTED, LOOKS, TIMES_OUT, ANSWERED, SENT, ARRIVE
 )
 """What happens in one nanosecond, in order (1.3, 13.6); rank 4 begins with the clients' side."""
 
+WINDOW_SUMS = ("prefill_window_pairs", "prefill_window_tokens", "decode_window_tokens")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -469,6 +471,8 @@ class Cluster:
                 "start_ns": flight.start,
                 "end_ns": flight.end,
                 **sums_of(decision),
+                # No engine of the reference has layers that see a window.
+                **dict.fromkeys(WINDOW_SUMS, 0),
                 "preempted": len(decision.preempted),
                 "running": decision.running,
                 "waiting": decision.waiting,
