@@ -296,6 +296,7 @@ impl Simulation {
             self.collect();
         }
         if progress.done
+            && !streamed
             && let Some(parts) = &mut self.parts
         {
             parts.forget_requests();
