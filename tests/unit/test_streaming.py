@@ -173,7 +173,7 @@ def test_a_trace_is_read_piece_by_piece(tmp_path: Path) -> None:
 BAD_TRACES = [
     ('[{"conversations": []}]', "this is sharegpt"),
     ('{"timestamp": 0, "input_length": 5, "output_length": 5}', "this is mooncake"),
-    ("arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n9,5,5\n1,5,5\n", "row 3: it is earlier"),
+    ("arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n9,5,5\n1,5,5\n", "row 3: it is"),
     ("arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n1,x,5\n", "row 2 .*tokens='x'"),
     ("num_prefill_tokens,num_decode_tokens\n5,5\n", "it has no times"),
     ("arrived_at,num_prefill_tokens,num_decode_tokens\n", "holds no rows"),
