@@ -1,5 +1,6 @@
 # Everything runs in a virtual environment of the checkout's own; nothing is installed elsewhere.
 PYTHON ?= python3
+PYTHON_FREETHREADED ?= python3.14t
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/.tools
@@ -8,7 +9,7 @@ WHEEL_TARGETS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 RUST_SOURCES := $(shell find rust_core -name '*.rs') Cargo.toml Cargo.lock rust_core/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers bench-page docs wheel wheels smoke ci clean
+.PHONY: help run build test test-rust test-py test-slow conformance test-vllm lint format typecheck bench bench-check bench-record bench-peers bench-page docs wheel wheels wheel-freethreaded smoke ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +87,9 @@ wheels: $(TOOLS) ## Build manylinux wheels for x86-64 and arm64, test ours on ev
 	  maturin build --release --zig --compatibility manylinux2014 --target $$target --out dist || exit 1; \
 	done
 	bash scripts/smoke_all.sh dist
+
+wheel-freethreaded: $(TOOLS) ## Build a wheel for the free-threaded Python 3.14 (PYTHON_FREETHREADED) into dist/
+	$(BIN)/maturin build --release --out dist --features binding --interpreter $(PYTHON_FREETHREADED)
 
 smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
 	bash scripts/smoke.sh dist/*.whl

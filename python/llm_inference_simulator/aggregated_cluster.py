@@ -124,6 +124,7 @@ def build_simulation(
     transfer: TransferSettings | None = None,
     router: RouterCallable | None = None,
     common_prefix_tokens: int = 0,
+    threads: int = 1,
 ) -> Simulation:
     """Hand the cluster of ``config`` and its workload to the core.
 
@@ -173,4 +174,5 @@ def build_simulation(
         record_decisions=record_decisions,
         streaming=round(config.measurement.warm_up * NS_PER_S) if streams else None,
         common_blocks=common_blocks,
+        threads=threads,
     )

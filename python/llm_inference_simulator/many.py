@@ -120,7 +120,10 @@ def simulate_many(
     def run(index: int) -> Outcome[Any]:
         config = listed[index]
         try:
-            result = simulate(config, workload=workload, progress=between_slices, inputs=shared)
+            # One thread each: the configurations are what runs in parallel.
+            result = simulate(
+                config, workload=workload, progress=between_slices, inputs=shared, threads=1
+            )
             return Outcome(index, config, result if keep is None else keep(result))
         except Exception as error:  # one configuration must not end the others
             return Outcome(index, config, error=error)

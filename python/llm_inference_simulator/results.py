@@ -397,7 +397,7 @@ class SimulationResult:
         prompts, outputs = self.requests["prompt_tokens"], self.requests["output_tokens"]
         return int(prompts[completed].sum()), int(outputs[completed].sum())
 
-    @property
+    @cached_property
     def _span_s(self) -> float:
         """Seconds from the first arrival to the end of the whole run, warm-up included."""
         arrival = self.requests["arrival_ns"]

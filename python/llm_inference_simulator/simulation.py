@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -80,6 +81,7 @@ def simulate(
     provenance: Mapping[str, Any] | None = None,
     inputs: SharedInputs | None = None,
     row_sink: RowSink | None = None,
+    threads: int | None = None,
 ) -> SimulationResult:
     """Simulate ``config`` and return its result.
 
@@ -91,9 +93,10 @@ def simulate(
     times a second. ``record_steps`` keeps one row per engine step, ``record_decisions`` every
     decision of every scheduler (slow: requests are walked one by one). ``provenance`` goes into the
     result's as it is: where the configuration came from. ``inputs`` keeps what other simulations
-    need too (:func:`~llm_inference_simulator.simulate_many` passes it). ``row_sink`` gets
-    the rows of a run with ``measurement.streaming`` in blocks while it goes on, since its result
-    has none.
+    need too (:func:`~llm_inference_simulator.simulate_many` passes it). ``row_sink`` gets the rows
+    of a run with ``measurement.streaming`` in blocks while it goes on, since its result has none.
+    ``threads`` is how many the engines may run on where none of them matters to another (None: as
+    many as there are processors); results do not depend on it.
 
     Raises :class:`CapacityError` where the model does not fit, before anything runs; the other
     errors of :mod:`llm_inference_simulator.errors`; and :class:`SimulationInterrupted` on Ctrl-C.
@@ -108,9 +111,10 @@ def simulate(
         is_complete=router is None,
         provenance=provenance or {},
     )
+    threads = check_threads(threads)
     if config.measurement.streaming:
         _require_streamable(workload, record=record_steps or record_decisions)
-        return _simulate_streamed(config, prepare, router, progress, row_sink)
+        return _simulate_streamed(config, prepare, router, progress, row_sink, threads=threads)
     if row_sink is not None:
         raise ConfigError("row_sink takes the rows of streamed runs: set measurement.streaming")
     run = prepare(workload)
@@ -130,6 +134,7 @@ def simulate(
         record_decisions=record_decisions,
         transfer=run.transfer,
         router=router,
+        threads=threads,
     )
     collect = functools.partial(
         _collect,
@@ -165,6 +170,15 @@ def _require_recordable(config: SimulatorConfig) -> None:
         raise ConfigError(f"--decisions-output: recorded decisions know {reason}")
 
 
+def check_threads(threads: int | None) -> int:
+    """Threads of the core; None: one for each processor that this process may use."""
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if threads < 1:
+        raise ConfigError(f"threads={threads}: give at least 1, or leave it out")
+    return threads
+
+
 def _require_streamable(workload: Workload | None, *, record: bool) -> None:
     if workload is not None:
         raise ConfigError(
@@ -183,6 +197,8 @@ def _simulate_streamed(
     router: RouterCallable | None,
     progress: bool | ProgressCallback,
     sink: RowSink | None,
+    *,
+    threads: int,
 ) -> SimulationResult:
     # Imported here: runs in one piece start faster without.
     from llm_inference_simulator.running_metrics import RunningMetrics
@@ -206,6 +222,7 @@ def _simulate_streamed(
         record_decisions=False,
         router=router,
         common_prefix_tokens=stream.common_prefix_tokens,
+        threads=threads,
     )
     check_last = functools.partial(_require_counted, config)
     streamed = StreamedRun(simulation, stream, running, sink, check_last)

@@ -94,7 +94,7 @@ class StreamedResult(SimulationResult):
     def _completed_tokens(self) -> tuple[int, int]:
         return self._running.all_input_tokens, self._running.all_output_tokens
 
-    @property
+    @cached_property
     def _span_s(self) -> float:
         first = self._running.first_arrival_ns
         return 0.0 if first is None else (self.now_ns - first) / NS_PER_S

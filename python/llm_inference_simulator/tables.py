@@ -17,7 +17,8 @@ from llm_inference_simulator.errors import ConfigError
 from llm_inference_simulator.files import atomic_path
 
 CSV_ROWS_AT_ONCE = 65_536
-PARQUET: dict[str, Any] = {}
+PARQUET: dict[str, Any] = {"use_dictionary": False}
+"""Most columns are times that hardly ever repeat: a dictionary of them only costs time."""
 
 
 def check_table_path(path: Path, flag: str) -> None:

@@ -27,5 +27,5 @@ pub mod time;
 pub mod token_gaps;
 pub mod workload;
 
-#[cfg(feature = "python")]
+#[cfg(feature = "binding")]
 mod python;

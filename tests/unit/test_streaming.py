@@ -21,6 +21,7 @@ from llm_inference_simulator.errors import ConfigError, WorkloadError
 from llm_inference_simulator.histograms import RELATIVE_ERROR, Histogram
 from llm_inference_simulator.queue_trend import QueueTrend
 from llm_inference_simulator.workload import pieces
+from llm_inference_simulator.workload_config import WorkloadConfig
 
 FIELDS: dict[str, Any] = {
     "model": "llama-7b",
@@ -160,6 +161,34 @@ def test_the_command_writes_rows_and_result(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_trace_is_read_piece_by_piece(tmp_path: Path) -> None:
+    words = ["--model", "llama-7b", "--xpu", "gb10", "--trace", "azure-code-2023", "--quiet"]
+    words += ["--num-prompts", "60"]
+    whole, streamed = tmp_path / "w.parquet", tmp_path / "s.parquet"
+    assert main([*words, "--requests-output", str(whole)]) == 0
+    assert main([*words, "--streaming", "--requests-output", str(streamed)]) == 0
+    assert pq.read_table(whole).equals(pq.read_table(streamed))
+
+
+BAD_TRACES = [
+    ('[{"conversations": []}]', "this is sharegpt"),
+    ('{"timestamp": 0, "input_length": 5, "output_length": 5}', "this is mooncake"),
+    ("arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n9,5,5\n1,5,5\n", "row 3: it is"),
+    ("arrived_at,num_prefill_tokens,num_decode_tokens\n0,5,5\n1,x,5\n", "row 2 .*tokens='x'"),
+    ("num_prefill_tokens,num_decode_tokens\n5,5\n", "it has no times"),
+    ("arrived_at,num_prefill_tokens,num_decode_tokens\n", "holds no rows"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD_TRACES, ids=[each[1] for each in BAD_TRACES])
+def test_traces_that_cannot_be_read_so_are_refused(text: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_text(text)
+    load = WorkloadConfig.parse({"trace": str(path)})
+    with pytest.raises(WorkloadError, match=problem):
+        list(pieces.RequestStream(load, 0, 1).pieces())
+
+
 @pytest.mark.parametrize(
     "extra",
     [["--save-detailed", "--output", "x.json"], ["--steps-output", "x.csv"]],
@@ -172,6 +201,36 @@ def test_outputs_of_what_is_not_kept_are_refused(
     assert main([*BASE, "--streaming", *extra]) == 2
     assert f"{extra[0]} keeps" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_change_nothing_in_results(tmp_path: Path) -> None:
+    words = [*BASE, "--dp", "3", "--router", "random", "--seed", "5", "--quiet"]
+    for streams in ([], ["--streaming"]):
+        results = []
+        for threads in ("1", "2", "7"):
+            path = tmp_path / f"{threads}.json"
+            assert main([*words, *streams, "--threads", threads, "--output", str(path)]) == 0
+            results.append(json.loads(path.read_text()))
+        assert results[0] == results[1] == results[2]
+
+
+def test_no_threads_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASE, "--threads", "0"]) == 2
+    assert "threads=0: give at least 1" in capsys.readouterr().err
+
+
+def test_a_run_on_threads_can_be_interrupted() -> None:
+    def stop(progress: Any) -> None:
+        if progress.answered > 50:
+            raise KeyboardInterrupt
+
+    cluster = {"data_parallel_size": 4}
+    for streams in (False, True):
+        with pytest.raises(SimulationInterrupted) as interrupted:
+            simulate(config(streams, cluster=cluster), progress=stop, threads=2)
+        summary = interrupted.value.result.summary()
+        assert not summary["complete"]
+        assert 0 < summary["measurement"]["arrived"] < 400
 
 
 VALUES = st.lists(st.integers(0, 2**50) | st.integers(0, 3000), min_size=1, max_size=60)

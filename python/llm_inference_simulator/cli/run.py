@@ -70,6 +70,7 @@ def run(flags: Mapping[str, Any]) -> int:
                 record_decisions="command.decisions_output" in flags,
                 provenance=None if lines is None else {"from_vllm": lines.provenance()},
                 row_sink=row_sink,
+                threads=flags.get("command.threads"),
             )
     except SimulationInterrupted as interruption:
         return _finish_interrupted(interruption, flags)

@@ -317,6 +317,13 @@ _GENERAL = Group(
     "general",
     "command",
     (
+        Flag(
+            "--threads",
+            whole_number,
+            "N",
+            "most threads for engines behind a router that does not look at them; results do not "
+            "depend on it (default: one a processor)",
+        ),
         Flag("--seed", whole_number, "N", "seed of everything random (default: 0)", section=""),
         Switch("--traceback", "show where an internal error happened"),
         Switch("--version", "print the version and exit"),

@@ -22,7 +22,7 @@ const EVENTS_PER_REQUEST: u64 = 16;
 /// The clusters of the threads.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
-    parts: Vec<Part>,
+    clusters: Vec<Part>,
     /// Requests of the workload that the threads may know of before they meet again.
     open_to: u32,
     /// Whether rows have changed since they were last put to their places.
@@ -92,7 +92,7 @@ impl Parts {
                 requests: share.requests.into(),
             });
         }
-        Ok(Self { parts, open_to: 0, is_dirty: false })
+        Ok(Self { clusters: parts, open_to: 0, is_dirty: false })
     }
 
     /// Append requests of the cluster's workload from number `first` on.
@@ -103,7 +103,7 @@ impl Parts {
         last: bool,
     ) -> Result<(), SimError> {
         let until_ns = crate::recorder::nanos(workload.known_until);
-        for (part, share) in self.parts.iter_mut().zip(shares) {
+        for (part, share) in self.clusters.iter_mut().zip(shares) {
             let own = workload.columns_of(&share.requests);
             let new = NewRequests {
                 arrival_ns: &own.arrival_ns,
@@ -121,7 +121,7 @@ impl Parts {
     /// One slice on every thread.
     fn run(&mut self, max_events: u64, until: SimTime) -> Result<(), SimError> {
         self.is_dirty = true;
-        let (first, others) = self.parts.split_at_mut(1);
+        let (first, others) = self.clusters.split_at_mut(1);
         let results: Vec<Result<(), SimError>> = std::thread::scope(|scope| {
             let run = |part: &mut Part| part.run(max_events, until);
             let handles: Vec<_> =
@@ -137,18 +137,18 @@ impl Parts {
     }
 
     fn all(&self, which: impl Fn(&Progress) -> bool) -> bool {
-        self.parts.iter().all(|part| which(&part.progress))
+        self.clusters.iter().all(|part| which(&part.progress))
     }
 
     fn progress(&self) -> Progress {
-        let sum = |of: fn(&Progress) -> usize| self.parts.iter().map(|p| of(&p.progress)).sum();
+        let sum = |of: fn(&Progress) -> usize| self.clusters.iter().map(|p| of(&p.progress)).sum();
         Progress {
             done: self.all(|progress| progress.done),
             needs_requests: false,
-            now: self.parts.iter().map(|part| part.progress.now).max().unwrap_or(SimTime::ZERO),
+            now: self.clusters.iter().map(|part| part.progress.now).max().unwrap_or(SimTime::ZERO),
             arrived: sum(|progress| progress.arrived),
             answered: sum(|progress| progress.answered),
-            steps: self.parts.iter().map(|part| part.progress.steps).sum(),
+            steps: self.clusters.iter().map(|part| part.progress.steps).sum(),
         }
     }
 
@@ -160,7 +160,7 @@ impl Parts {
         if !streamed {
             rows.forget_broken_spans();
         }
-        for part in &mut self.parts {
+        for part in &mut self.clusters {
             let own = &part.simulation.records.requests;
             let first = part.requests.first();
             let last = if streamed {
@@ -181,7 +181,7 @@ impl Parts {
 
     /// Free what was put to its place.
     fn forget_requests(&mut self) {
-        for part in &mut self.parts {
+        for part in &mut self.clusters {
             part.simulation.records.requests = RequestColumns::default();
             part.requests = Rows::default();
         }
@@ -190,7 +190,7 @@ impl Parts {
     /// The cluster's engines, in their order.
     pub(super) fn engines(&self) -> Vec<&Engine> {
         let mut engines: Vec<(u32, &Engine)> = self
-            .parts
+            .clusters
             .iter()
             .flat_map(|part| part.engines.iter().copied().zip(&part.simulation.engines))
             .collect();
@@ -201,7 +201,7 @@ impl Parts {
     /// Gaps of all parts together.
     pub(super) fn gaps(&self) -> GapHistogram {
         let mut gaps = GapHistogram::default();
-        for part in &self.parts {
+        for part in &self.clusters {
             if let Some(own) = part.simulation.gap_histogram() {
                 gaps.merge(&own);
             }
@@ -212,7 +212,7 @@ impl Parts {
     /// End streamed parts here.
     pub(super) fn close(&mut self) {
         self.is_dirty = true;
-        for part in &mut self.parts {
+        for part in &mut self.clusters {
             part.simulation.close_stream();
         }
     }
@@ -262,7 +262,7 @@ impl Simulation {
     /// Have the threads know the requests from `first` on.
     pub(super) fn feed_parts(&mut self, first: u32, last: bool) -> Result<(), SimError> {
         let Some(mut parts) = self.parts.take() else { return Ok(()) };
-        let shares = self.assign(first, parts.parts.len())?;
+        let shares = self.assign(first, parts.clusters.len())?;
         let fed = parts.feed(shares, self.source.workload(), last);
         self.parts = Some(parts);
         fed
@@ -296,6 +296,7 @@ impl Simulation {
             self.collect();
         }
         if progress.done
+            && !streamed
             && let Some(parts) = &mut self.parts
         {
             parts.forget_requests();

@@ -89,6 +89,7 @@ class TracePieces:
                 if filled:
                     yield source, ROWS[self.trace_format]
             if not lines:
+                self._check_format(TraceSource(self.path, "".join(header)))
                 raise WorkloadError(f"trace {self.path} holds no rows: give one request at least")
 
     def _check_format(self, source: TraceSource) -> None:
