@@ -47,6 +47,8 @@ def _engines(n: int) -> Case:
 
 
 LENGTHS = (128, 512, 2048, 8192)
+PROPORTIONAL = "output tokens"
+"""The panel in which cost is proportional: a straight line on a linear axis."""
 CURVES = (
     Curve(
         "requests",
@@ -64,15 +66,15 @@ CURVES = (
     Curve(
         "batch (at requests/s)",
         "all different",
-        (2, 8, 16, 24, 28),
+        (2, 4, 8, 16, 28),
         lambda rate: replace(BASE, rate_per_s=rate),
     ),
     Curve("prompt tokens", "all different", LENGTHS, lambda n: replace(BASE, prompt=n)),
     Curve("prompt tokens", "all alike", LENGTHS, lambda n: replace(BASE, prompt=n, shared=True)),
     Curve(
-        "output tokens",
+        PROPORTIONAL,
         "all different",
-        (32, 128, 512, 2048),
+        (128, 512, 1024, 2048),
         lambda n: replace(BASE, output=n, rate_per_s=8 * 128 / n),
     ),
     Curve(
@@ -110,6 +112,7 @@ def draw(measured: dict[Curve, list[Point]], path: Path) -> None:
         ) from None
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter, NullLocator
 
     panels = list(dict.fromkeys(curve.panel for curve in measured))
     figure, axes = plt.subplots(2, 3, figsize=(10, 5.6))
@@ -119,7 +122,10 @@ def draw(measured: dict[Curve, list[Point]], path: Path) -> None:
             values = [point.value for point in points]
             costs = [point.per_request_us for point in points]
             axis.plot(values, costs, marker="o", markersize=3, label=curve.name)
-        axis.set_xscale("log")
+        axis.set_xscale("linear" if panel == PROPORTIONAL else "log")
+        axis.set_xticks([point.value for point in next(iter(curves.values()))])
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_ylim(bottom=0)
         axis.set_xlabel(panel)
         axis.grid(alpha=0.3)
