@@ -88,7 +88,7 @@ def test_a_flag_sets_what_it_names(flags: str, place: str, value: Any) -> None:
         "-O=3",
         "--optimization-level 3",
         '--compilation-config \'{"cudagraph_mode": "FULL_AND_PIECEWISE", "mode": 3}\'',
-        "--compilation-config.cache_dir /tmp/x -cc.mode=3",
+        "--compilation-config.cache_dir /tmp/cache -cc.mode=3",
         "--host 0.0.0.0 --port 8000 --api-key a b --served-model-name x --chat-template t.jinja",
         "--cpu-offload-gb 0 --no-enable-lora --attention-backend auto --stream-interval 1",
         "--no-enforce-eager --enable-flashinfer-autotune --decode-context-parallel-size 1",
