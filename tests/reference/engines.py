@@ -118,6 +118,9 @@ def sums_of(decision: Decision) -> Sums:
     prefill = ("seqs", "tokens", "attention_pairs", "context_tokens")
     sums = dict.fromkeys((f"prefill_{name}" for name in prefill), 0)
     sums |= dict.fromkeys(("decode_seqs", "decode_context_tokens", "sampled_seqs"), 0)
+    # The model of the reference has no layers that see a window only.
+    windowed = ("prefill_window_pairs", "prefill_window_tokens", "decode_window_tokens")
+    sums |= dict.fromkeys(windowed, 0)
     for (request, c, n), sampled in zip(decision.rows, decision.samples, strict=True):
         if n == 1 and c >= request.prompt:
             sums["decode_seqs"] += 1
