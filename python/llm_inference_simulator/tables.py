@@ -40,7 +40,10 @@ def is_installed(library: str) -> bool:
 
 def require(library: str, purpose: str) -> Any:
     """Import an optional library or say how to get it."""
-    extras = {"pyarrow": "'llm-inference-simulator[parquet]'"}
+    extras = {
+        "pyarrow": "'llm-inference-simulator[parquet]'",
+        "ray": "'llm-inference-simulator[ray]'",
+    }
     try:
         return importlib.import_module(library)
     except ImportError:

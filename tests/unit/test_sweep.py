@@ -235,12 +235,23 @@ def test_the_command_refuses_what_it_cannot_do(
         (["sweep", file], "--output missing"),
         (["sweep", file, "--output", file], "is a file: give a folder"),
         (["sweep", file, "--output", f"{out}/a/b"], "does not exist: create it first"),
+        (["sweep", file, "--output", out, "--executor", "rays"], "did you mean 'ray'"),
+        (["sweep", file, "--output", out, "--ray-address", "auto"], "needs --executor ray"),
         (["sweep", file, "--output", out, "--job", "2"], "did you mean '--jobs'"),
         (["sweep", file, "--output", out, "--sort", "p99_tft_ms"], "did you mean 'p99_ttft_ms'"),
         (["sweep", str(tmp_path / "none.yaml"), "--output", out], "does not exist"),
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_without_ray_its_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["sweep", written(tmp_path, grid={"seed": [1]}), "--output", str(tmp_path / "out")]
+    assert main([*words, "--executor", "ray"]) == 2
+    assert "llm-inference-simulator[ray]" in capsys.readouterr().err
 
 
 def test_a_sweep_of_which_nothing_runs_says_why(

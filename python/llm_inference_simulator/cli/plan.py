@@ -97,7 +97,7 @@ def _check_names(flag: str, given: tuple[str, ...], known: tuple[str, ...]) -> N
 
 def _check_base(request: PlanRequest, flags: Mapping[str, Any]) -> None:
     """Refuse what no candidate could mend, before anything is simulated."""
-    base = request.at_rate(request.request_rate or 1.0)
+    base = request.at_rate(1.0 if request.request_rate is None else request.request_rate)
     own = {key: value for key, value in base.items() if key != "transfer"}
     try:
         config = SimulatorConfig.from_dict({**own, "xpu": request.xpus[0]}, source="")

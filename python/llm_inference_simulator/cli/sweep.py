@@ -14,11 +14,12 @@ from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.many import ManyInterrupted
 from llm_inference_simulator.progress_bar import configurations_bar
 from llm_inference_simulator.sweep import SweepResult, SweepSpec, run_sweep
-from llm_inference_simulator.sweep.executors import local_executor
+from llm_inference_simulator.sweep.executors import Executor, local_executor
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 DEFAULT_ROWS = 20
+EXECUTORS = ("local", "ray")
 
 SHOWN_METRICS = {
     "request_throughput": "req/s",
@@ -58,11 +59,31 @@ def run_sweep_command(flags: Mapping[str, Any]) -> int:
 def _run(
     spec: SweepSpec, folder: Path, flags: Mapping[str, Any], *, silent: bool
 ) -> tuple[SweepResult, Path]:
-    executor = local_executor(flags.get("command.jobs"))
+    executor = _executor(flags)
     if silent or flags.get("command.no_progress"):
         return run_sweep(spec, folder, executor=executor)
     with configurations_bar(len(spec)) as progress:
         return run_sweep(spec, folder, executor=executor, progress=progress)
+
+
+def _executor(flags: Mapping[str, Any]) -> Executor:
+    name, jobs = flags.get("command.executor", "local"), flags.get("command.jobs")
+    address = flags.get("command.ray_address")
+    if name not in EXECUTORS:
+        known = f"(known: {', '.join(EXECUTORS)})"
+        raise ConfigError(unknown_name("--executor", name, EXECUTORS, remedy=known))
+    if name == "ray":
+        from llm_inference_simulator.sweep.ray_executor import ray_executor
+
+        if address is not None and jobs is not None:
+            raise ConfigError(
+                f"--jobs {jobs} is for a cluster of this machine, but --ray-address {address} has "
+                "its own CPUs: leave one out"
+            )
+        return ray_executor(address, jobs)
+    if address is not None:
+        raise ConfigError(f"--ray-address {address} needs --executor ray: give it too")
+    return local_executor(jobs)
 
 
 def _say_interrupted(interruption: KeyboardInterrupt, output: str) -> int:

@@ -39,7 +39,16 @@ _FLAGS = Group(
 _WHERE = Group(
     "where it runs",
     "command",
-    (Flag("--jobs", at_least(1), "N", "threads, or CPUs of a local Ray (default: all cores)"),),
+    (
+        Flag("--jobs", at_least(1), "N", "threads, or CPUs of a local Ray (default: all cores)"),
+        Flag("--executor", str, "NAME", "local: threads; ray: a Ray cluster (default: local)"),
+        Flag(
+            "--ray-address",
+            str,
+            "ADDRESS",
+            "of a running cluster, as in ray://host:10001 or auto (default: one of this machine)",
+        ),
+    ),
 )
 
 
