@@ -201,7 +201,9 @@ def pricing() -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print all tables, and draw the cost curves if asked."""
-    from benchmarks.cost_curves import draw, print_curves  # which imports this module
+    # Which import this module.
+    from benchmarks.cost_curves import draw, print_curves
+    from benchmarks.targets import print_targets
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the cost curves")
@@ -212,6 +214,8 @@ def main(words: Sequence[str] | None = None) -> None:
     curves = print_curves()
     if arguments.picture:
         draw(curves, arguments.picture)
+    print()
+    print_targets()
     print()
     print_seconds()
     print()

@@ -13,10 +13,10 @@ use crate::ids::SlotId;
 use crate::recorder::{
     Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
 };
-use crate::rows::Rows;
-use crate::scheduler::{Ended, Lost, NewRequest, Reservation, Scheduler, StepPlan};
+use crate::scheduler::{Ended, Flight, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
-use crate::time::{SimDuration, SimTime};
+use crate::step_ends::StepEnds;
+use crate::time::SimTime;
 use coast::Coast;
 use lockstep::Lockstep;
 pub(crate) use lockstep::{DUMMY, Decided, GroupStep};
@@ -67,39 +67,54 @@ struct Stage {
     free: SimTime,
 }
 
-/// A serving engine.
+/// A serving engine. What nearly every event touches lies together, and what engines of a pool have
+/// in common lies outside: with thousands of engines, each event finds its engine's memory cold.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     index: u32,
-    /// Of the first stage; most engines have no other.
-    cost: CostModel,
-    later_stages: Vec<Stage>,
-    settings: EngineSettings,
-    scheduler: Scheduler,
     /// Steps that may be dispatched before the output of the first is known.
-    depth: usize,
-    /// Host time before a step can start.
-    overhead: SimDuration,
+    depth: u32,
+    /// Of the first stage; most engines have no other.
+    cost: Arc<CostModel>,
+    coast: Coast,
     /// Dispatched steps, oldest first.
-    in_flight: VecDeque<Box<StepPlan>>,
-    /// Plans to fill again; boxed, because they move between here and there every step.
-    #[expect(clippy::vec_box, reason = "plans move between the two queues every step")]
-    spare: Vec<Box<StepPlan>>,
+    in_flight: VecDeque<Flight>,
     /// When the first stage has run everything dispatched.
     device_free: SimTime,
+    step_ends: StepEnds,
+    hash: TraceHash,
+    counts: EngineCounts,
+    totals: StepTotals,
+    scheduler: Scheduler,
+    rare: Box<Rare>,
+}
+
+/// What few engines have, or few events touch.
+#[derive(Clone, Debug)]
+struct Rare {
+    later_stages: Vec<Stage>,
     /// Logged calls whose output is not processed: (decision, whether it scheduled nothing).
     logged: VecDeque<(usize, bool)>,
     /// Most blocks in use before the engine died last.
     lost_peak: u32,
     /// Requests whose prompts the latest steps complete; None where that is not noted.
     handing: Option<Vec<Handing>>,
-    coast: Coast,
     /// What only engines that step together with others have.
-    lockstep: Option<Box<Lockstep>>,
-    step_ends: Rows<u64>,
-    totals: StepTotals,
-    counts: EngineCounts,
-    hash: TraceHash,
+    lockstep: Option<Lockstep>,
+}
+
+/// What engines of a pool share.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    settings: Arc<EngineSettings>,
+    cost: Arc<CostModel>,
+    shared: Arc<SharedBlocks>,
+}
+
+impl Common {
+    pub(crate) fn new(pool: &Pool, shared: Arc<SharedBlocks>) -> Self {
+        Self { settings: Arc::new(pool.settings), cost: Arc::new(pool.stages[0].clone()), shared }
+    }
 }
 
 /// A request whose prompt is complete when a step has ended.
@@ -127,46 +142,42 @@ pub struct EngineCounts {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        index: u32,
-        pool: &Pool,
-        shared: Arc<SharedBlocks>,
-        record_decisions: bool,
-    ) -> Self {
-        let settings = pool.settings;
-        let (first, later) = pool.stages.split_at(1);
+    pub(crate) fn new(index: u32, pool: &Pool, common: &Common, record_decisions: bool) -> Self {
         let stage = |(cost, &hop): (&CostModel, &Hop)| Stage {
             hop,
             hop_free: SimTime::ZERO,
             cost: cost.clone(),
             free: SimTime::ZERO,
         };
+        let settings = Arc::clone(&common.settings);
+        let depth = settings.batches_in_flight();
         Self {
             index,
-            cost: first[0].clone(),
-            later_stages: later.iter().zip(&pool.hops).map(stage).collect(),
-            settings,
-            scheduler: Scheduler::new(settings, shared, record_decisions),
-            depth: settings.batches_in_flight(),
-            overhead: settings.step_overhead,
-            in_flight: VecDeque::new(),
-            spare: Vec::new(),
-            device_free: SimTime::ZERO,
-            logged: VecDeque::new(),
-            lost_peak: 0,
-            handing: None,
+            // At least one, at most as many as there are stages: a u32, or 2.
+            depth: u32::try_from(depth).unwrap_or(u32::MAX),
+            cost: Arc::clone(&common.cost),
             coast: Coast::default(),
-            lockstep: settings.data_parallel_group.map(|_| Box::default()),
-            step_ends: Rows::default(),
-            totals: StepTotals::default(),
-            counts: EngineCounts::default(),
+            in_flight: VecDeque::with_capacity(depth),
+            device_free: SimTime::ZERO,
+            step_ends: StepEnds::default(),
             hash: TraceHash::new(),
+            counts: EngineCounts::default(),
+            totals: StepTotals::default(),
+            scheduler: Scheduler::new(settings, Arc::clone(&common.shared), record_decisions),
+            rare: Box::new(Rare {
+                later_stages: pool.stages[1..].iter().zip(&pool.hops).map(stage).collect(),
+                logged: VecDeque::new(),
+                lost_peak: 0,
+                handing: None,
+                lockstep: common.settings.data_parallel_group.map(|_| Lockstep::default()),
+            }),
         }
     }
 
     /// Its settings.
-    pub(crate) const fn settings(&self) -> &EngineSettings {
-        &self.settings
+    #[inline]
+    pub(crate) fn settings(&self) -> &EngineSettings {
+        self.scheduler.settings()
     }
 
     /// Whether a step runs: arrivals are then seen when it ends.
@@ -176,7 +187,7 @@ impl Engine {
 
     /// Whether another step may be dispatched.
     pub(crate) fn can_dispatch(&self) -> bool {
-        self.in_flight.len() < self.depth
+        self.in_flight.len() < self.depth as usize
     }
 
     /// A request joins the queue.
@@ -200,16 +211,16 @@ impl Engine {
 
     /// When the next step ends.
     pub(crate) fn next_end(&self) -> Option<SimTime> {
-        self.in_flight.front().map(|plan| plan.end)
+        self.in_flight.front().map(|flight| flight.end)
     }
 
     /// The engine dies: its cache, its queue and its steps in flight are gone.
     pub(crate) fn fail(&mut self, now: SimTime) -> Result<Vec<Lost>, SimError> {
-        let next = next_step(self.step_ends.end())?;
-        self.lost_peak = self.lost_peak.max(self.scheduler.kv().peak_used());
-        self.spare.extend(self.in_flight.drain(..));
+        let next = next_step(self.step_ends.count())?;
+        self.rare.lost_peak = self.rare.lost_peak.max(self.scheduler.kv().peak_used());
+        self.in_flight.clear();
         self.device_free = now;
-        for stage in &mut self.later_stages {
+        for stage in &mut self.rare.later_stages {
             (stage.hop_free, stage.free) = (now, now);
         }
         Ok(self.scheduler.lose_all(next))
@@ -217,7 +228,7 @@ impl Engine {
 
     /// Give up a request.
     pub(crate) fn abort(&mut self, slot: SlotId) -> Result<Lost, SimError> {
-        let next = next_step(self.step_ends.end())?;
+        let next = next_step(self.step_ends.count())?;
         Ok(self.scheduler.abort(slot, next, &mut self.in_flight))
     }
 
@@ -226,14 +237,15 @@ impl Engine {
         self.scheduler.processed()
     }
 
-    /// Decide and dispatch the next step.
+    /// Decide and dispatch the next step; `plan` is scratch.
     pub(crate) fn schedule(
         &mut self,
         now: SimTime,
+        plan: &mut StepPlan,
         records: &mut Records,
     ) -> Result<Outcome, SimError> {
-        let plan = match self.decide(now, records)? {
-            Decided::Step(plan) => plan,
+        match self.decide(now, plan, records)? {
+            Decided::Step => {}
             Decided::Nothing { preempted } if preempted && self.in_flight.is_empty() => {
                 return Ok(Outcome::Again);
             }
@@ -243,13 +255,13 @@ impl Engine {
                     _ => Outcome::Idle,
                 });
             }
-        };
+        }
         let duration = self.cost.step_duration(&plan.shape)?;
-        let start = now.after(self.overhead)?.max(self.device_free);
+        let start = now.after(self.settings().step_overhead)?.max(self.device_free);
         let mut end = start.after(duration)?;
         self.device_free = end;
         let mut busy_ns = duration.as_nanos();
-        for stage in &mut self.later_stages {
+        for stage in &mut self.rare.later_stages {
             let carried = stage.hop.duration(plan.shape.tokens());
             end = end.max(stage.hop_free).after(carried)?;
             stage.hop_free = end;
@@ -263,49 +275,40 @@ impl Engine {
         Ok(Outcome::Step(end))
     }
 
-    /// Decide the next step.
+    /// Decide the next step, which `plan` is filled with.
     #[inline]
     pub(crate) fn decide(
         &mut self,
         now: SimTime,
+        plan: &mut StepPlan,
         records: &mut Records,
     ) -> Result<Decided, SimError> {
-        let step = next_step(self.step_ends.end())?;
-        let mut plan = self.spare.pop().unwrap_or_default();
-        self.scheduler.schedule(now, step, &mut plan);
-        self.record_decisions(&plan, now, records);
+        let step = next_step(self.step_ends.count())?;
+        self.scheduler.schedule(now, step, plan);
+        self.record_decisions(plan, now, records);
         if plan.is_empty() {
-            let preempted = !plan.preempted.is_empty();
-            self.spare.push(plan);
-            return Ok(Decided::Nothing { preempted });
+            return Ok(Decided::Nothing { preempted: !plan.preempted.is_empty() });
         }
-        Ok(Decided::Step(plan))
+        Ok(Decided::Step)
     }
 
     /// Have a step that is decided and priced in flight.
     #[inline]
-    fn dispatch(
-        &mut self,
-        mut plan: Box<StepPlan>,
-        start: SimTime,
-        end: SimTime,
-        records: &mut Records,
-    ) {
-        plan.end = end;
-        plan.overlaps = !self.in_flight.is_empty();
-        if self.settings.role != Role::Aggregated {
-            self.note_handovers(&plan, start, end);
+    fn dispatch(&mut self, plan: &StepPlan, start: SimTime, end: SimTime, records: &mut Records) {
+        if self.settings().role != Role::Aggregated {
+            self.note_handovers(plan, start, end);
         }
         if let Some(rows) = &mut records.steps {
-            self.record_row(&plan, rows, start, end);
+            self.record_row(plan, rows, start, end);
         }
-        self.in_flight.push_back(plan);
+        let overlaps = !self.in_flight.is_empty();
+        self.in_flight.push_back(plan.dispatched(end, overlaps));
     }
 
     /// Note whose prompts a step completes.
     #[cold]
     fn note_handovers(&mut self, plan: &StepPlan, start: SimTime, end: SimTime) {
-        if let Some(noted) = &mut self.handing {
+        if let Some(noted) = &mut self.rare.handing {
             let handing = |(request, slot)| Handing { request, slot, start, end };
             noted.extend(self.scheduler.handing_over(plan).map(handing));
         }
@@ -328,12 +331,12 @@ impl Engine {
 
     /// Note which requests' prompts a step completes when it is dispatched.
     pub(crate) fn hand_over_early(&mut self) {
-        self.handing = Some(Vec::new());
+        self.rare.handing = Some(Vec::new());
     }
 
     /// The requests whose prompts the steps complete that were dispatched since the last call.
     pub(crate) fn take_handing(&mut self) -> Vec<Handing> {
-        self.handing.as_mut().map(std::mem::take).unwrap_or_default()
+        self.rare.handing.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The blocks of a request that left this prefill engine have been sent.
@@ -354,15 +357,15 @@ impl Engine {
         records: &mut Records,
         ended: &mut Vec<Ended>,
     ) {
-        let Some(plan) = self.in_flight.pop_front() else { return };
-        for &request in &plan.first_tokens {
+        let Some(flight) = self.in_flight.pop_front() else { return };
+        for &request in flight.first_tokens() {
             records.requests.first_token(request, delivered);
         }
-        for &request in &plan.second_tokens {
+        for &request in flight.second_tokens() {
             records.requests.second_token(request, delivered);
         }
         let index = self.index;
-        self.scheduler.complete(&plan, |end| {
+        self.scheduler.complete(&flight, |end| {
             if end.held_by.is_some() {
                 records.requests.span_broken(index, end.span);
             } else {
@@ -370,7 +373,6 @@ impl Engine {
             }
             ended.push(end);
         });
-        self.spare.push(plan);
         self.log_update(records);
     }
 
@@ -412,7 +414,7 @@ impl Engine {
             running: self.scheduler.running(),
         });
         decisions.log.push((self.index, Call::Schedule, index));
-        self.logged.push_back((index, plan.is_empty()));
+        self.rare.logged.push_back((index, plan.is_empty()));
         if self.in_flight.is_empty() {
             self.log_empty_updates(records);
         }
@@ -420,7 +422,7 @@ impl Engine {
 
     fn log_update(&mut self, records: &mut Records) {
         if let Some(decisions) = &mut records.decisions
-            && let Some((index, _)) = self.logged.pop_front()
+            && let Some((index, _)) = self.rare.logged.pop_front()
         {
             decisions.log.push((self.index, Call::Update, index));
             self.log_empty_updates(records);
@@ -429,8 +431,8 @@ impl Engine {
 
     fn log_empty_updates(&mut self, records: &mut Records) {
         let Some(decisions) = &mut records.decisions else { return };
-        while let Some(&(index, true)) = self.logged.front() {
-            self.logged.pop_front();
+        while let Some(&(index, true)) = self.rare.logged.front() {
+            self.rare.logged.pop_front();
             decisions.log.push((self.index, Call::Update, index));
         }
     }
@@ -445,7 +447,9 @@ impl Engine {
     fn record_step(&mut self, shape: &StepShape, experts: f64, busy_ns: u64, end: SimTime) {
         self.totals.add(shape, experts);
         self.counts.busy_ns += busy_ns;
+        self.step_ends.reserve(1);
         self.step_ends.push(end.as_nanos());
+        self.step_ends.keep(self.step_ends.count(), end.as_nanos());
         self.hash.add(end.as_nanos());
         self.hash.add(shape.tokens() << 32 ^ shape.decode_context_tokens);
     }
@@ -462,7 +466,7 @@ impl Engine {
     }
 
     /// End times of all steps.
-    pub(crate) const fn step_ends(&self) -> &Rows<u64> {
+    pub(crate) const fn step_ends(&self) -> &StepEnds {
         &self.step_ends
     }
 
@@ -479,11 +483,11 @@ impl Engine {
     /// Totals so far.
     pub(crate) fn stats(&self) -> EngineStats {
         let (mut operations, mut bytes) = self.work(&self.cost);
-        for stage in &self.later_stages {
+        for stage in &self.rare.later_stages {
             let work = self.work(&stage.cost);
             (operations, bytes) = (operations + work.0, bytes + work.1);
         }
-        let stages = 1 + self.later_stages.len();
+        let stages = 1 + self.rare.later_stages.len();
         let (operations, bytes) = (operations / stages as f64, bytes / stages as f64);
         let busy_ns = self.counts.busy_ns / stages as u64;
         EngineStats {
@@ -491,7 +495,7 @@ impl Engine {
             dummy_steps: self.dummy_steps(),
             counts: EngineCounts { busy_ns, ..self.counts },
             used_blocks: self.scheduler.kv().used(),
-            peak_blocks: self.scheduler.kv().peak_used().max(self.lost_peak),
+            peak_blocks: self.scheduler.kv().peak_used().max(self.rare.lost_peak),
             operations,
             bytes,
         }

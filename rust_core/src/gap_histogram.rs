@@ -7,6 +7,7 @@
 
 use crate::rows::Rows;
 use crate::scheduler::Span;
+use crate::step_ends::StepEnds;
 
 /// Bits of the mantissa that tell buckets of one octave apart: the middle of a bucket is off by at
 /// most 1 / 1024 of any value in it.
@@ -105,14 +106,21 @@ impl OpenSteps {
 
     /// Count the gaps that change no more, and forget their steps; the first step whose end is still
     /// needed.
-    pub(crate) fn count(&mut self, ends: &Rows<u64>, histogram: &mut GapHistogram) -> u32 {
+    pub(crate) fn count(&mut self, ends: &StepEnds, histogram: &mut GapHistogram) -> u32 {
         let missing = (self.closed as usize).saturating_sub(self.changes.end());
         self.changes.extend_with(0, missing);
-        for step in self.changes.first()..self.closed {
+        let steps = self.changes.first()..self.closed;
+        if steps.is_empty() {
+            return self.closed.saturating_sub(1);
+        }
+        // No request got a token before step 0.
+        let mut before = steps.start.checked_sub(1).map_or(0, |step| ends.at(step as usize));
+        for (step, end) in steps.clone().zip(ends.ends_after(steps.start as usize, before)) {
             self.continued += i64::from(self.changes[step]);
             if self.continued > 0 {
-                histogram.add(ends[step] - ends[step - 1], self.continued.cast_unsigned());
+                histogram.add(end - before, self.continued.cast_unsigned());
             }
+            before = end;
         }
         self.changes.drop_before(self.closed);
         self.closed.saturating_sub(1)
@@ -140,7 +148,11 @@ mod tests {
 
     #[test]
     fn steps_that_are_counted_early_give_the_same_gaps() {
-        let ends: Rows<u64> = vec![10, 30, 60, 100, 150].into();
+        let mut ends = StepEnds::default();
+        for end in [10, 30, 60, 100, 150] {
+            ends.push(end);
+        }
+        ends.keep(5, 150);
         let span = |first, last| Span { request: 0, first, last };
         let (mut whole, mut pieces) = (GapHistogram::default(), GapHistogram::default());
         let mut open = OpenSteps::default();

@@ -6,6 +6,7 @@ use crate::cost::StepShape;
 use crate::error::SimError;
 use crate::rows::Rows;
 use crate::scheduler::{Row, Span};
+use crate::step_ends::StepEnds;
 use crate::time::SimTime;
 
 /// How a request ended.
@@ -309,7 +310,7 @@ impl RequestColumns {
     /// begin; `latency` nanoseconds lie between the end of a step and the client.
     pub fn token_times(
         &self,
-        step_ends: &[&[u64]],
+        step_ends: &[&StepEnds],
         requests: &[usize],
         latency: i64,
     ) -> (Vec<i64>, Vec<i64>) {
@@ -325,8 +326,9 @@ impl RequestColumns {
             let from = spans.partition_point(|(_, span)| (span.request as usize) < request);
             let own = spans[from..].iter().take_while(|(_, span)| span.request as usize == request);
             for &(engine, span) in own {
-                let steps = &step_ends[engine][span.first as usize..=span.last as usize];
-                times.extend(steps.iter().map(|&end| end.cast_signed() + latency));
+                let steps = (span.last - span.first + 1) as usize;
+                let ends = step_ends[engine].ends_from(span.first as usize).take(steps);
+                times.extend(ends.map(|end| end.cast_signed() + latency));
             }
             offsets.push(i64::try_from(times.len()).unwrap_or(i64::MAX));
         }

@@ -49,7 +49,7 @@ impl Replay {
     /// As [`EngineSettings::validate`].
     pub fn new(settings: EngineSettings, shared: SharedBlocks) -> Result<Self, SimError> {
         settings.validate()?;
-        let scheduler = Scheduler::new(settings, Arc::new(shared), true);
+        let scheduler = Scheduler::new(Arc::new(settings), Arc::new(shared), true);
         Ok(Self { settings, scheduler, in_flight: VecDeque::new(), steps: 0 })
     }
 
@@ -98,7 +98,9 @@ impl Replay {
         let plan = self.in_flight.pop_front()?;
         let tokens = plan.rows.iter().filter(|row| row.yields).map(|row| row.request).collect();
         let mut finished = Vec::new();
-        self.scheduler.complete(&plan, |ended| finished.push(ended.span.request));
+        self.scheduler.complete(&plan.dispatched(SimTime::ZERO, false), |ended| {
+            finished.push(ended.span.request);
+        });
         Some(Updated { tokens, finished })
     }
 }

@@ -20,10 +20,6 @@ impl<T> Default for Rows<T> {
 }
 
 impl<T> Rows<T> {
-    pub(crate) fn push(&mut self, value: T) {
-        self.values.push(value);
-    }
-
     /// The number after the last one.
     pub(crate) fn end(&self) -> usize {
         self.stored_from as usize + self.values.len()

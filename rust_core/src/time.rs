@@ -59,7 +59,13 @@ impl SimDuration {
     /// # Errors
     /// [`SimError::InvalidDuration`] unless the seconds are finite, not negative and below 292 years.
     pub fn from_secs_f64(seconds: f64) -> Result<Self, SimError> {
-        let nanos = (seconds * 1e9).round_ties_even();
+        /// From here on every number is whole; added to a smaller one it leaves no room for fractions.
+        const WHOLE: f64 = (1_u64 << 52) as f64;
+        let nanos = match seconds * 1e9 {
+            // What the function in the other arm does, at the cost of two additions.
+            exact @ 0.0..WHOLE => (exact + WHOLE) - WHOLE,
+            exact => exact.round_ties_even(),
+        };
         if nanos >= 0.0 && nanos < LATEST_NS as f64 {
             #[expect(
                 clippy::cast_possible_truncation,

@@ -5,6 +5,7 @@
 //! a run with a hundred million steps keeps four bytes a step.
 
 use crate::recorder::RequestColumns;
+use crate::step_ends::StepEnds;
 
 /// Bits that one pass of a selection decides.
 const DIGIT_BITS: u32 = 16;
@@ -24,12 +25,12 @@ impl TokenGaps {
     /// The gaps of the completed requests that `counted` selects.
     pub fn new(
         requests: &RequestColumns,
-        step_ends: &[&[u64]],
+        step_ends: &[&StepEnds],
         counted: impl Fn(usize) -> bool,
     ) -> Self {
         // First how many requests more than in the step before, then the running sum of it.
         let mut continued: Vec<Vec<u32>> =
-            step_ends.iter().map(|ends| vec![0; ends.len() + 1]).collect();
+            step_ends.iter().map(|ends| vec![0; ends.count() + 1]).collect();
         let mut interrupted = Vec::new();
         let mut previous = None;
         requests.for_each_span(counted, |engine, span| {
@@ -40,9 +41,9 @@ impl TokenGaps {
             if let Some((request, end)) = previous
                 && request == span.request
             {
-                interrupted.push(step_ends[engine][first] - end);
+                interrupted.push(step_ends[engine].at(first) - end);
             }
-            previous = Some((span.request, step_ends[engine][last]));
+            previous = Some((span.request, step_ends[engine].at(last)));
         });
         let mut count = interrupted.len() as u64;
         for changes in &mut continued {
@@ -61,21 +62,23 @@ impl TokenGaps {
         self.count
     }
 
-    fn for_each(&self, step_ends: &[&[u64]], mut take: impl FnMut(u64, u64)) {
+    fn for_each(&self, step_ends: &[&StepEnds], mut take: impl FnMut(u64, u64)) {
         for &gap in &self.interrupted {
             take(gap, 1);
         }
         for (ends, continued) in step_ends.iter().zip(&self.continued) {
-            for (pair, &times) in ends.windows(2).zip(&continued[1..]) {
+            let mut before = 0;
+            for (end, &times) in ends.ends_from(0).zip(continued) {
                 if times > 0 {
-                    take(pair[1] - pair[0], u64::from(times));
+                    take(end - before, u64::from(times));
                 }
+                before = end;
             }
         }
     }
 
     /// Mean and population standard deviation in nanoseconds; None without gaps.
-    pub fn mean_and_deviation(&self, step_ends: &[&[u64]]) -> Option<(f64, f64)> {
+    pub fn mean_and_deviation(&self, step_ends: &[&StepEnds]) -> Option<(f64, f64)> {
         if self.count == 0 {
             return None;
         }
@@ -94,7 +97,7 @@ impl TokenGaps {
     ///
     /// A radix selection: each pass counts the next digit among the gaps that begin like the wanted
     /// ones, so nothing is sorted and nothing is copied.
-    pub fn at_ranks(&self, step_ends: &[&[u64]], ranks: &[u64]) -> Vec<u64> {
+    pub fn at_ranks(&self, step_ends: &[&StepEnds], ranks: &[u64]) -> Vec<u64> {
         let mut longest = 0;
         self.for_each(step_ends, |gap, _| longest = longest.max(gap));
         let bits = u64::BITS - longest.leading_zeros();
@@ -108,7 +111,7 @@ impl TokenGaps {
         selections.into_iter().map(|selection| selection.prefix).collect()
     }
 
-    fn select_digit(&self, step_ends: &[&[u64]], shift: u32, selections: &mut [Selection]) {
+    fn select_digit(&self, step_ends: &[&StepEnds], shift: u32, selections: &mut [Selection]) {
         let mut prefixes: Vec<u64> = selections.iter().map(|selection| selection.prefix).collect();
         prefixes.sort_unstable();
         prefixes.dedup();

@@ -20,6 +20,7 @@ pub struct FixedCost {
 
 impl FixedCost {
     /// The cost of a step; saturates instead of overflowing, which the clock then refuses.
+    #[inline]
     pub fn step_duration(&self, step: &StepShape) -> SimDuration {
         self.group_step_duration(step, step.tokens())
     }
@@ -34,5 +35,14 @@ impl FixedCost {
             .saturating_add(self.context_token_ns.saturating_mul(step.decode_context_tokens))
             .saturating_add(self.step_ns);
         SimDuration::from_nanos(nanos)
+    }
+
+    /// The cost of steps of `seqs` decoding requests, by the keys that they read.
+    pub(crate) fn decode_durations(&self, seqs: u64) -> impl Fn(u64) -> SimDuration {
+        let alike = self.step_duration(&StepShape { decode_seqs: seqs, ..StepShape::default() });
+        let (alike, context_token_ns) = (alike.as_nanos(), self.context_token_ns);
+        move |context| {
+            SimDuration::from_nanos(alike.saturating_add(context_token_ns.saturating_mul(context)))
+        }
     }
 }

@@ -133,6 +133,25 @@ impl StepTotals {
         self.steps += 1;
         self.sampling_steps += u64::from(shape.sampled_seqs > 0);
     }
+
+    /// Count that many decode steps of the same `seqs` requests, the first of which reads `context`
+    /// keys and wakes as many experts as all others.
+    #[inline]
+    pub(crate) fn add_decodes(&mut self, steps: u32, seqs: u64, context: u64, experts: f64) {
+        if experts != 0.0 {
+            // One by one, as steps are added: the sum is rounded the same way.
+            for _ in 0..steps {
+                self.experts += experts;
+            }
+        }
+        let steps = u64::from(steps);
+        self.shape.decode_seqs += steps * seqs;
+        self.shape.decode_context_tokens +=
+            steps * context + seqs * (steps * steps.saturating_sub(1) / 2);
+        self.shape.sampled_seqs += steps * seqs;
+        self.steps += steps;
+        self.sampling_steps += steps;
+    }
 }
 
 /// A user's own cost model.

@@ -1,36 +1,61 @@
 //! Decode steps that nothing interrupts are taken together.
 //!
 //! After a dispatch the next steps are often known: every running request decodes, none of them
-//! ends, blocks suffice and nobody waits. Their times are worked out at once, and the engine asks
-//! to be woken when the first step is due that needs its scheduler. If a request arrives before,
-//! the steps happen that would have been dispatched by then, and the others are forgotten. What is
-//! recorded is what stepping records, bit for bit.
+//! ends before the last of these steps, blocks suffice and nobody waits. Their ends are worked out
+//! at once, and the engine asks to be woken when the first step is due that needs its scheduler. If
+//! a request arrives before, the steps happen that would have been dispatched by then, and the
+//! others are forgotten. What is recorded is what stepping records, bit for bit.
+
+use std::sync::Arc;
 
 use super::{Engine, Records};
-use crate::cost::StepShape;
+use crate::cost::{CostModel, StepShape};
 use crate::error::SimError;
 use crate::recorder::next_step;
+use crate::scheduler::{Flight, Steady, StepPlan};
 use crate::time::{SimDuration, SimTime};
 
 /// Most steps that are looked ahead: an arrival makes the rest of them a waste.
 const FARTHEST: u32 = 64;
 
-/// A step that will be dispatched if nothing happens.
-#[derive(Clone, Copy, Debug)]
-struct Ahead {
-    scheduled: SimTime,
-    duration: SimDuration,
-    end: SimTime,
-}
-
-/// The steps ahead of an engine.
+/// The steps ahead of an engine; their ends are the last of its step ends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Coast {
-    ahead: Vec<Ahead>,
     wake: Option<SimTime>,
+    /// The number of the first of them.
+    first: u32,
+    /// Whether the last of them ends some request.
+    ends_some: bool,
     seqs: u64,
     /// Keys that the first of them reads.
     context: u64,
+}
+
+/// The latest steps of an engine while it coasts, of which at most two are in flight.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    /// When the next step is scheduled: when the step ends that frees its place.
+    scheduled: SimTime,
+    /// When the latest step ends.
+    end: SimTime,
+    /// Whether a step is scheduled while the one before it runs.
+    overlaps: bool,
+}
+
+impl Latest {
+    /// When the next step starts; behind the end of the clock where that overflows.
+    #[inline]
+    fn next_start(&self, overhead: SimDuration) -> SimTime {
+        let ready = self.scheduled.as_nanos().saturating_add(overhead.as_nanos());
+        SimTime::from_nanos(ready.max(self.end.as_nanos()))
+    }
+
+    /// The next step ends at `end`.
+    #[inline]
+    fn push(&mut self, end: SimTime) {
+        self.scheduled = if self.overlaps { self.end } else { end };
+        self.end = end;
+    }
 }
 
 impl Engine {
@@ -44,41 +69,66 @@ impl Engine {
     ///
     /// A request will arrive at `arrival`, if that is known: no step is worth a look from then on.
     pub(crate) fn coast(&mut self, arrival: Option<SimTime>) -> Result<Option<SimTime>, SimError> {
-        if self.in_flight.len() < self.depth
+        if self.in_flight.len() < self.depth as usize
             || !self.cost.is_repeatable()
-            || self.in_flight.iter().any(|plan| plan.ends_some())
+            || self.in_flight.iter().any(Flight::ends_some)
         {
             return Ok(None);
         }
         let Some(steady) = self.scheduler.steady(FARTHEST) else { return Ok(None) };
-        self.coast.seqs = steady.seqs;
-        self.coast.context = steady.context;
-        self.coast.ahead.clear();
-        let mut device_free = self.device_free;
-        let mut context = steady.context;
-        for number in 0..steady.steps as usize {
-            let scheduled = self.due(number);
-            if arrival.is_some_and(|arrival| scheduled >= arrival) {
-                break;
+        // One loop for each kind of model, rather than a choice in each step.
+        let cost = Arc::clone(&self.cost);
+        match &*cost {
+            CostModel::Fixed(model) => {
+                let price = model.decode_durations(steady.seqs);
+                self.look_ahead(steady, arrival, |context| Ok(price(context)))
             }
-            let duration = self.cost.step_duration(&decode(steady.seqs, context))?;
-            let start = scheduled.after(self.overhead)?.max(device_free);
-            let end = start.after(duration)?;
-            self.coast.ahead.push(Ahead { scheduled, duration, end });
-            device_free = end;
-            context += steady.seqs;
+            model => self.look_ahead(steady, arrival, |context| {
+                model.step_duration(&decode(steady.seqs, context))
+            }),
         }
-        let steps = self.coast.ahead.len();
-        self.coast.wake = (steps > 0).then(|| self.due(steps));
-        Ok(self.coast.wake)
     }
 
-    /// When the step `number` ahead is scheduled: when the one ends that frees its place.
-    fn due(&self, number: usize) -> SimTime {
-        match self.in_flight.get(number) {
-            Some(plan) => plan.end,
-            None => self.coast.ahead[number - self.depth].end,
+    #[inline]
+    fn look_ahead(
+        &mut self,
+        steady: Steady,
+        arrival: Option<SimTime>,
+        price: impl Fn(u64) -> Result<SimDuration, SimError>,
+    ) -> Result<Option<SimTime>, SimError> {
+        let Some(mut latest) = self.latest() else { return Ok(None) };
+        let arrival = arrival.map_or(u64::MAX, SimTime::as_nanos);
+        let overhead = self.scheduler.settings().step_overhead;
+        let first = next_step(self.step_ends.count())?;
+        let mut context = steady.context;
+        // Steps are numbered by u32, and the number after a step's own must exist too.
+        let most = steady.steps.min(u32::MAX - 2 - first);
+        self.step_ends.reserve(most);
+        let mut steps = 0;
+        while steps < most && latest.scheduled.as_nanos() < arrival {
+            let duration = price(context)?.at_least_one();
+            let end = latest.next_start(overhead).after(duration)?;
+            self.step_ends.push(end.as_nanos());
+            latest.push(end);
+            context += steady.seqs;
+            steps += 1;
         }
+        let wake = (steps > 0).then_some(latest.scheduled);
+        self.coast = Coast {
+            wake,
+            first,
+            ends_some: steady.ends_some && steps == steady.steps,
+            seqs: steady.seqs,
+            context: steady.context,
+        };
+        Ok(wake)
+    }
+
+    /// The latest of the steps in flight; None where there is none.
+    fn latest(&self) -> Option<Latest> {
+        let (oldest, latest) = (self.in_flight.front()?, self.in_flight.back()?);
+        let overlaps = self.depth > 1;
+        Some(Latest { scheduled: oldest.end, end: latest.end, overlaps })
     }
 
     /// Stop coasting: what was dispatched before `now` happens. Returns the number of steps.
@@ -88,49 +138,80 @@ impl Engine {
         &mut self,
         now: SimTime,
         response_latency: SimDuration,
+        plan: &mut StepPlan,
         records: &mut Records,
     ) -> Result<u64, SimError> {
+        let Coast { first, ends_some, .. } = self.coast;
         self.coast.wake = None;
-        let ahead = std::mem::take(&mut self.coast.ahead);
-        let dispatched = ahead.partition_point(|step| step.scheduled < now);
-        let (seqs, first) = (self.coast.seqs, next_step(self.step_ends.end())?);
-        let mut context = self.coast.context;
-        for step in &ahead[..dispatched] {
-            self.record_shape(&decode(seqs, context), step.duration.as_nanos(), step.end);
-            self.device_free = step.end;
-            context += seqs;
+        let ahead = self.step_ends.count() - first as usize;
+        let Some((steps, latest)) = self.record_dispatched(now) else { return Ok(0) };
+        self.step_ends.keep(first as usize + steps as usize, latest.end.as_nanos());
+        if steps == 0 {
+            return Ok(0);
         }
-        // At most FARTHEST.
-        let steps = u32::try_from(dispatched).unwrap_or(u32::MAX);
-        self.scheduler.coast(steps);
+        let ends_some = ends_some && steps as usize == ahead;
+        self.scheduler.coast(steps - u32::from(ends_some));
+        if ends_some {
+            self.scheduler.coast_to_end(first + steps - 1, plan);
+        }
         while self.next_end().is_some_and(|end| end < now) {
             let delivered = self.next_end().unwrap_or(now).after(response_latency)?;
             let mut ended = Vec::new();
             self.complete(delivered, records, &mut ended);
             debug_assert!(ended.is_empty(), "coasting engines have no request that ends");
         }
-        let mut context = self.coast.context;
-        for (number, step) in (first..).zip(&ahead[..dispatched]) {
-            if step.end < now {
-                self.scheduler.completed(number);
-            } else {
-                let mut plan = self.spare.pop().unwrap_or_default();
-                plan.resume(number, decode(seqs, context), step.end, !self.in_flight.is_empty());
-                self.in_flight.push_back(plan);
-            }
-            context += seqs;
+        // All have ended but the latest one, or two.
+        let before_last = latest.overlaps && steps > 1 && latest.scheduled >= now;
+        let flying = u32::from(latest.end >= now) + u32::from(before_last);
+        if flying < steps {
+            self.scheduler.completed(first + steps - flying - 1);
         }
-        self.coast.ahead = ahead;
-        Ok(dispatched as u64)
+        if before_last {
+            self.fly(Flight::uneventful(latest.scheduled, first + steps - 2, false));
+        }
+        if ends_some {
+            self.fly(plan.dispatched(latest.end, false));
+        } else if latest.end >= now {
+            self.fly(Flight::uneventful(latest.end, first + steps - 1, false));
+        }
+        debug_assert!(!ends_some || flying > 0, "what ends some request ends now or later");
+        Ok(u64::from(steps))
     }
 
-    /// Ends of the steps in flight.
-    pub(crate) fn ends(&self) -> impl Iterator<Item = SimTime> {
-        self.in_flight.iter().map(|plan| plan.end)
+    fn fly(&mut self, mut flight: Flight) {
+        flight.overlaps = !self.in_flight.is_empty();
+        self.in_flight.push_back(flight);
+    }
+
+    /// Record the steps ahead that were dispatched before `now`: their number, and the latest ones.
+    fn record_dispatched(&mut self, now: SimTime) -> Option<(u32, Latest)> {
+        let mut latest = self.latest()?;
+        let Coast { first, seqs, context, .. } = self.coast;
+        let overhead = self.scheduler.settings().step_overhead;
+        let (mut hash, mut busy_ns, mut read) = (self.hash, 0, context);
+        let mut steps = 0;
+        for end in self.step_ends.ends_after(first as usize, latest.end.as_nanos()) {
+            if latest.scheduled >= now {
+                break;
+            }
+            busy_ns += end - latest.next_start(overhead).as_nanos();
+            hash.add(end);
+            hash.add(seqs << 32 ^ read);
+            read += seqs;
+            latest.push(SimTime::from_nanos(end));
+            steps += 1;
+        }
+        self.hash = hash;
+        self.counts.busy_ns += busy_ns;
+        self.device_free = latest.end;
+        let experts = self.cost.experts(&decode(seqs, context));
+        self.totals.add_decodes(steps, seqs, context, experts);
+        Some((steps, latest))
     }
 }
 
 /// A step of one token for each of `seqs` requests.
+#[inline]
 fn decode(seqs: u64, context: u64) -> StepShape {
     StepShape {
         decode_seqs: seqs,

@@ -25,10 +25,10 @@ pub(crate) const DUMMY: StepShape = StepShape {
 };
 
 /// What calling the scheduler led to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Decided {
     /// Requests for a step.
-    Step(Box<StepPlan>),
+    Step,
     /// Nothing to run.
     Nothing {
         /// Whether requests were preempted.
@@ -73,7 +73,7 @@ impl Engine {
     /// Price this engine's part of a step of its group.
     pub(crate) fn price(&self, shape: &StepShape, step: &mut GroupStep) -> Result<(), SimError> {
         step.takes(0, self.cost.group_step_duration(shape, step.tokens)?);
-        for (number, stage) in self.later_stages.iter().enumerate() {
+        for (number, stage) in self.rare.later_stages.iter().enumerate() {
             step.takes(2 * number + 1, stage.hop.duration(shape.tokens()));
             let duration = stage.cost.group_step_duration(shape, step.tokens)?;
             step.takes(2 * number + 2, duration);
@@ -84,16 +84,17 @@ impl Engine {
     /// Run a step of the group, with a plan or as a dummy; its end.
     pub(crate) fn step_in_group(
         &mut self,
-        plan: Option<Box<StepPlan>>,
+        plan: Option<&StepPlan>,
         now: SimTime,
         step: &GroupStep,
         records: &mut Records,
     ) -> Result<SimTime, SimError> {
-        let start = now.after(self.overhead)?.max(self.device_free);
+        let start = now.after(self.settings().step_overhead)?.max(self.device_free);
         let mut end = start.after(step.places[0])?;
         self.device_free = end;
         let mut busy_ns = step.places[0].as_nanos();
-        for (stage, pair) in self.later_stages.iter_mut().zip(step.places[1..].chunks_exact(2)) {
+        for (stage, pair) in self.rare.later_stages.iter_mut().zip(step.places[1..].chunks_exact(2))
+        {
             end = end.max(stage.hop_free).after(pair[0])?;
             stage.hop_free = end;
             end = end.max(stage.free).after(pair[1])?;
@@ -101,7 +102,7 @@ impl Engine {
             busy_ns += pair[1].as_nanos();
         }
         let experts = self.cost.group_experts(step.tokens);
-        let Some(lockstep) = &mut self.lockstep else { return Ok(end) };
+        let Some(lockstep) = &mut self.rare.lockstep else { return Ok(end) };
         if let Some(plan) = plan {
             lockstep.group_tokens += step.tokens;
             self.record_step(&plan.shape, experts, busy_ns, end);
@@ -117,13 +118,13 @@ impl Engine {
 
     /// Operations and bytes of all steps as one stage's model has them.
     pub(super) fn work(&self, cost: &CostModel) -> (f64, f64) {
-        let Some(lockstep) = &self.lockstep else { return cost.work(&self.totals) };
+        let Some(lockstep) = &self.rare.lockstep else { return cost.work(&self.totals) };
         let own = cost.group_work(&self.totals, lockstep.group_tokens);
         let dummy = cost.group_work(&lockstep.dummies, lockstep.dummy_group_tokens);
         (own.0 + dummy.0, own.1 + dummy.1)
     }
 
     pub(super) fn dummy_steps(&self) -> u64 {
-        self.lockstep.as_ref().map_or(0, |lockstep| lockstep.dummies.steps)
+        self.rare.lockstep.as_ref().map_or(0, |lockstep| lockstep.dummies.steps)
     }
 }

@@ -30,11 +30,13 @@ pub(super) struct EvictionOrder {
     free: Vec<EntryId>,
     head: EntryId,
     tail: EntryId,
+    /// Blocks behind all entries that nobody will look for: they are alike, and only counted.
+    loose: u32,
 }
 
 impl EvictionOrder {
     pub(super) const fn new() -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), head: NONE, tail: NONE }
+        Self { entries: Vec::new(), free: Vec::new(), head: NONE, tail: NONE, loose: 0 }
     }
 
     pub(super) const fn head(&self) -> EntryId {
@@ -49,7 +51,22 @@ impl EvictionOrder {
         self.entries[id as usize].cached = cached;
     }
 
+    /// Append blocks that nobody will look for.
+    pub(super) fn push_loose(&mut self, blocks: u32) {
+        self.loose += blocks;
+    }
+
+    /// Evict blocks that nobody will look for, where there is nothing else.
+    pub(super) fn evict_loose(&mut self, blocks: u32) {
+        debug_assert!(self.head == NONE);
+        self.loose -= blocks;
+    }
+
     pub(super) fn push(&mut self, cached: Cached) -> EntryId {
+        let loose = std::mem::take(&mut self.loose);
+        if loose > 0 {
+            self.insert_after(self.tail, Cached::Range { owner: NONE, low: 0, high: loose });
+        }
         self.insert_after(self.tail, cached)
     }
 

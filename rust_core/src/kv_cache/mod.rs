@@ -12,10 +12,8 @@
 mod eviction;
 mod prefix;
 
-use crate::ids::SlotId;
+use crate::ids::{NONE, SlotId};
 use prefix::PrefixCache;
-
-pub(crate) use prefix::CopyId;
 
 /// What a request's prefix finds in the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,16 +116,12 @@ impl KvCache {
         prefix.look_up(shared, owner, limit)
     }
 
-    /// Take the blocks of a hit; `held` collects the request's shared blocks.
-    pub(crate) fn take_hit(
-        &mut self,
-        hit: Hit,
-        shared: &[u32],
-        owner: SlotId,
-        held: &mut Vec<CopyId>,
-    ) {
-        if let Some(prefix) = &mut self.prefix {
-            prefix.take_hit(hit, shared, owner, held);
+    /// Take the blocks of a hit.
+    pub(crate) fn take_hit(&mut self, hit: Hit, shared: &[u32], owner: SlotId) {
+        if hit.blocks() > 0
+            && let Some(prefix) = &mut self.prefix
+        {
+            prefix.take_hit(hit, shared, owner);
             self.cached -= hit.taken_from_free();
             self.low_water = self.low_water.min(self.free());
         }
@@ -149,46 +143,42 @@ impl KvCache {
         self.low_water = self.low_water.min(self.free());
     }
 
-    /// Make blocks findable that several requests share: those of the request's first `full` blocks
-    /// that are not yet in `held`.
+    /// Make blocks findable that several requests share: those of the first `full` blocks of the
+    /// request in slot `owner` that are not yet.
     #[inline]
-    pub(crate) fn register(&mut self, shared: &[u32], full: u32, held: &mut Vec<CopyId>) {
-        let full = shared.len().min(full as usize);
-        if held.len() < full
+    pub(crate) fn register(&mut self, shared: &[u32], full: u32, owner: SlotId) {
+        if !shared.is_empty()
             && let Some(prefix) = &mut self.prefix
         {
-            for &content in &shared[held.len()..full] {
-                held.push(prefix.register(content));
-            }
+            prefix.register(shared, full, owner);
         }
     }
 
-    /// Give back all blocks of a request: `blocks` of them, of which the first `full` stay findable.
-    /// They are freed from last to first. `owner` is the request's slot if it will look for them
-    /// again, else [`NONE`](crate::ids::NONE).
+    /// Give back all blocks of the request in slot `owner`: `blocks` of them, of which the first
+    /// `full` stay findable. They are freed from last to first. `returns`: whether it will look for
+    /// them again.
     pub(crate) fn release(
         &mut self,
         blocks: u32,
         full: u32,
         shared: &[u32],
         owner: SlotId,
-        held: &mut Vec<CopyId>,
+        returns: bool,
     ) {
-        if self.prefix.is_some() {
-            self.register(shared, full, held);
-        }
+        self.register(shared, full, owner);
         let Some(prefix) = &mut self.prefix else {
             self.blank += blocks;
             debug_assert!(self.free() <= self.usable);
             return;
         };
-        // Every content has at most 2^32 blocks.
-        let kept = u32::try_from(held.len()).unwrap_or(u32::MAX);
+        let kept = prefix.held(shared, owner);
         let full = full.max(kept);
         self.blank += blocks - full;
         self.cached += full - kept;
-        prefix.release_private(kept, full, owner);
-        self.cached += prefix.release_shared(held);
+        prefix.release_private(kept, full, if returns { owner } else { NONE });
+        if kept > 0 {
+            self.cached += prefix.release_shared(owner);
+        }
         debug_assert!(self.free() <= self.usable);
     }
 

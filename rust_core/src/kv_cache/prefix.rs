@@ -7,7 +7,7 @@ use super::eviction::{Cached, EntryId, EvictionOrder};
 use crate::ids::{NONE, SlotId};
 
 /// Index of a cached block of shared content.
-pub(crate) type CopyId = u32;
+pub(super) type CopyId = u32;
 
 /// One block of shared content. vLLM does not deduplicate, so a content may have several.
 #[derive(Clone, Debug)]
@@ -17,8 +17,17 @@ struct Copy {
     references: u32,
     /// Its place in the eviction order while nobody does.
     entry: EntryId,
-    /// The next younger block of the same content.
+    /// Its neighbours among the blocks of the same content.
+    older: CopyId,
     younger: CopyId,
+}
+
+/// All blocks of one content, oldest first.
+#[derive(Clone, Copy, Debug)]
+struct Copies {
+    /// The one that hits.
+    oldest: CopyId,
+    youngest: CopyId,
 }
 
 #[derive(Clone, Debug)]
@@ -26,8 +35,10 @@ pub(super) struct PrefixCache {
     order: EvictionOrder,
     copies: Vec<Copy>,
     free_copies: Vec<CopyId>,
-    /// The oldest block of each shared content: the one that hits.
-    oldest: Vec<CopyId>,
+    /// The blocks of each shared content.
+    contents: Vec<Copies>,
+    /// By slot: the blocks that its request holds and others may share, from its first block on.
+    held: Vec<Vec<CopyId>>,
     /// Cached private blocks of requests that are still in the engine (preempted ones), oldest
     /// entries first.
     private: BTreeMap<SlotId, Vec<EntryId>>,
@@ -39,7 +50,8 @@ impl PrefixCache {
             order: EvictionOrder::new(),
             copies: Vec::new(),
             free_copies: Vec::new(),
-            oldest: vec![NONE; contents as usize],
+            contents: vec![Copies { oldest: NONE, youngest: NONE }; contents as usize],
+            held: Vec::new(),
             private: BTreeMap::new(),
         }
     }
@@ -47,7 +59,7 @@ impl PrefixCache {
     pub(super) fn look_up(&self, shared: &[u32], owner: SlotId, limit: u32) -> Hit {
         let mut hit = Hit::default();
         for &content in shared.iter().take(limit as usize) {
-            let copy = self.oldest[content as usize];
+            let copy = self.contents[content as usize].oldest;
             if copy == NONE {
                 return hit;
             }
@@ -72,15 +84,10 @@ impl PrefixCache {
         })
     }
 
-    pub(super) fn take_hit(
-        &mut self,
-        hit: Hit,
-        shared: &[u32],
-        owner: SlotId,
-        held: &mut Vec<CopyId>,
-    ) {
+    pub(super) fn take_hit(&mut self, hit: Hit, shared: &[u32], owner: SlotId) {
+        let mut held = self.take_held(owner);
         for &content in &shared[..hit.shared as usize] {
-            let id = self.oldest[content as usize];
+            let id = self.contents[content as usize].oldest;
             let copy = &mut self.copies[id as usize];
             if copy.references == 0 {
                 self.order.remove(copy.entry);
@@ -89,6 +96,7 @@ impl PrefixCache {
             copy.references += 1;
             held.push(id);
         }
+        self.held[owner as usize] = held;
         for index in hit.shared..hit.blocks() {
             self.take_private(owner, index);
         }
@@ -128,6 +136,10 @@ impl PrefixCache {
     pub(super) fn evict(&mut self, mut blocks: u32) {
         while blocks > 0 {
             let entry = self.order.head();
+            if entry == NONE {
+                self.order.evict_loose(blocks);
+                return;
+            }
             match self.order.get(entry) {
                 Cached::Copy(copy) => {
                     self.order.remove(entry);
@@ -161,22 +173,53 @@ impl PrefixCache {
     }
 
     fn drop_copy(&mut self, id: CopyId) {
-        let Copy { content, younger, .. } = self.copies[id as usize];
-        let mut link = self.oldest[content as usize];
-        if link == id {
-            self.oldest[content as usize] = younger;
+        let Copy { content, older, younger, .. } = self.copies[id as usize];
+        let ends = &mut self.contents[content as usize];
+        if older == NONE {
+            ends.oldest = younger;
         } else {
-            while self.copies[link as usize].younger != id {
-                link = self.copies[link as usize].younger;
-            }
-            self.copies[link as usize].younger = younger;
+            self.copies[older as usize].younger = younger;
+        }
+        if younger == NONE {
+            ends.youngest = older;
+        } else {
+            self.copies[younger as usize].older = older;
         }
         self.free_copies.push(id);
     }
 
-    /// A request that holds a block of this content, just filled or about to be.
-    pub(super) fn register(&mut self, content: u32) -> CopyId {
-        let copy = Copy { content, references: 1, entry: NONE, younger: NONE };
+    /// Shared blocks that the request in a slot holds.
+    pub(super) fn held(&self, shared: &[u32], owner: SlotId) -> u32 {
+        if shared.is_empty() {
+            return 0;
+        }
+        // Every content has at most 2^32 blocks.
+        let held = self.held.get(owner as usize).map_or(0, Vec::len);
+        u32::try_from(held).unwrap_or(u32::MAX)
+    }
+
+    fn take_held(&mut self, owner: SlotId) -> Vec<CopyId> {
+        let slots = self.held.len().max(owner as usize + 1);
+        self.held.resize_with(slots, Vec::new);
+        std::mem::take(&mut self.held[owner as usize])
+    }
+
+    /// The first `full` blocks of a request are filled, or about to be: it holds a block of each of
+    /// their contents.
+    pub(super) fn register(&mut self, shared: &[u32], full: u32, owner: SlotId) {
+        let full = shared.len().min(full as usize);
+        let mut held = self.take_held(owner);
+        for &content in shared.get(held.len()..full).unwrap_or_default() {
+            held.push(self.add_copy(content));
+        }
+        self.held[owner as usize] = held;
+    }
+
+    /// One more block of a content, the youngest one, which a request holds.
+    fn add_copy(&mut self, content: u32) -> CopyId {
+        let ends = &mut self.contents[content as usize];
+        let older = ends.youngest;
+        let copy = Copy { content, references: 1, entry: NONE, older, younger: NONE };
         let id = if let Some(id) = self.free_copies.pop() {
             self.copies[id as usize] = copy;
             id
@@ -186,14 +229,11 @@ impl PrefixCache {
             self.copies.push(copy);
             id
         };
-        let mut link = self.oldest[content as usize];
-        if link == NONE {
-            self.oldest[content as usize] = id;
+        ends.youngest = id;
+        if older == NONE {
+            ends.oldest = id;
         } else {
-            while self.copies[link as usize].younger != NONE {
-                link = self.copies[link as usize].younger;
-            }
-            self.copies[link as usize].younger = id;
+            self.copies[older as usize].younger = id;
         }
         id
     }
@@ -201,16 +241,18 @@ impl PrefixCache {
     /// A request gives back its private blocks `low..high`.
     pub(super) fn release_private(&mut self, low: u32, high: u32, owner: SlotId) {
         if low < high {
-            let entry = self.order.push(Cached::Range { owner, low, high });
-            if owner != NONE {
-                self.private.entry(owner).or_default().push(entry);
+            if owner == NONE {
+                self.order.push_loose(high - low);
+                return;
             }
+            let entry = self.order.push(Cached::Range { owner, low, high });
+            self.private.entry(owner).or_default().push(entry);
         }
     }
 
     /// A request gives back its shared blocks, last first; returns how many became free.
-    pub(super) fn release_shared(&mut self, held: &mut Vec<CopyId>) -> u32 {
-        let mut freed = 0;
+    pub(super) fn release_shared(&mut self, owner: SlotId) -> u32 {
+        let (mut freed, mut held) = (0, self.take_held(owner));
         while let Some(id) = held.pop() {
             let copy = &mut self.copies[id as usize];
             copy.references -= 1;
@@ -219,6 +261,7 @@ impl PrefixCache {
                 freed += 1;
             }
         }
+        self.held[owner as usize] = held;
         freed
     }
 

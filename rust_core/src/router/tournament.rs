@@ -1,83 +1,66 @@
 //! The engine with the least to do, in logarithmic time.
 
-/// A tournament over the engines: each inner node holds the winner of its two children, so a change
-/// replays the matches on one path and no request looks at all engines.
+use crate::min_tree::MinTree;
+
+/// What each engine has to do, and who has the least, so that no request looks at all engines.
 #[derive(Clone, Debug)]
 pub(crate) struct Tournament {
-    /// What each engine has to do, padded to a power of two with engines that never win.
-    load: Vec<u64>,
-    /// Whether an engine takes no requests.
-    down: Vec<bool>,
-    /// Winners; node 1 is the final, node i has children 2i and 2i + 1.
-    winners: Vec<u32>,
+    loads: Vec<u64>,
+    /// The same, but for engines that take no requests: these never win.
+    contest: MinTree,
 }
 
 impl Tournament {
     pub(crate) fn new(engines: usize) -> Self {
-        let leaves = engines.next_power_of_two();
-        let mut load = vec![u64::MAX; leaves];
-        load[..engines].fill(0);
-        let mut winners = vec![0; 2 * leaves];
-        for (leaf, engine) in (leaves..2 * leaves).zip(0_u32..) {
-            winners[leaf] = engine;
-        }
-        let mut router = Self { load, down: vec![false; leaves], winners };
-        for node in (1..leaves).rev() {
-            router.play(node);
-        }
-        router
+        Self { loads: vec![0; engines], contest: MinTree::new(engines, 0) }
     }
 
     /// The engine with the least to do; the lowest among equals.
-    pub(crate) fn winner(&self) -> u32 {
-        self.winners[1]
+    #[inline]
+    pub(crate) const fn winner(&self) -> u32 {
+        self.contest.first().1
     }
 
     /// What an engine has to do.
+    #[inline]
     pub(crate) fn load(&self, engine: u32) -> u64 {
-        self.load[engine as usize]
+        self.loads[engine as usize]
     }
 
+    #[inline]
     pub(crate) fn is_down(&self, engine: u32) -> bool {
-        self.down[engine as usize]
+        self.contest.get(engine) == DOWN
     }
 
     /// An engine takes requests from now on, or none.
     pub(crate) fn set_up(&mut self, engine: u32, up: bool) {
-        self.down[engine as usize] = !up;
-        self.replay(engine);
+        self.contest.set(engine, if up { self.load(engine) } else { DOWN });
     }
 
     /// An engine has more to do.
+    #[inline]
     pub(crate) fn add(&mut self, engine: u32, load: u64) {
-        self.load[engine as usize] += load;
+        self.loads[engine as usize] += load;
         self.replay(engine);
     }
 
     /// An engine has less to do.
+    #[inline]
     pub(crate) fn remove(&mut self, engine: u32, load: u64) {
-        self.load[engine as usize] -= load;
+        self.loads[engine as usize] -= load;
         self.replay(engine);
     }
 
+    #[inline]
     fn replay(&mut self, engine: u32) {
-        let leaf = self.load.len() + engine as usize;
-        let mut node = leaf >> 1;
-        while node >= 1 {
-            self.play(node);
-            node /= 2;
+        if !self.is_down(engine) {
+            self.contest.set(engine, self.load(engine));
         }
     }
-
-    /// The left child has the lower engines, so it wins a draw.
-    fn play(&mut self, node: usize) {
-        let (left, right) = (self.winners[2 * node], self.winners[2 * node + 1]);
-        let load = |engine: u32| {
-            if self.down[engine as usize] { u64::MAX } else { self.load[engine as usize] }
-        };
-        self.winners[node] = if load(right) < load(left) { right } else { left };
-    }
 }
+
+/// The load of an engine that takes no requests; no other has so much to do.
+const DOWN: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use super::slot::State;
 use super::waiting::Waiting;
 use super::{Scheduler, StepPlan};
 use crate::config::{EngineSettings, Role};
-use crate::ids::{NONE, SlotId};
+use crate::ids::SlotId;
 
 /// Requests on their way into a decode engine.
 #[derive(Clone, Debug)]
@@ -77,12 +77,12 @@ impl Scheduler {
                 _ => {}
             }
         }
-        let slot = &mut self.slots[id];
+        let slot = &self.slots[id];
         // The decode engine has reserved its next token's block too.
         let held = if state == State::Sending { slot.computed } else { slot.num_tokens };
         let findable = if state == State::Receiving { 0 } else { slot.computed };
         let (blocks, full) = (self.kv.blocks_for(held), self.kv.full_blocks(findable));
-        self.kv.release(blocks, full, self.shared.of(slot.request), NONE, &mut slot.held);
+        self.kv.release(blocks, full, self.shared.of(slot.request), id, false);
     }
 
     /// Reserve the blocks of the first waiting request, room for its next token included; false if
@@ -99,9 +99,9 @@ impl Scheduler {
             return false;
         }
         let cached = self.kv.tokens_in(hit.blocks());
-        let slot = &mut self.slots[id];
-        self.kv.take_hit(hit, shared, id, &mut slot.held);
+        self.kv.take_hit(hit, shared, id);
         self.kv.take(new);
+        let slot = &mut self.slots[id];
         slot.state = State::Receiving;
         slot.computed = total - 1;
         self.waiting.pop_front();
@@ -117,7 +117,7 @@ impl Scheduler {
     pub(crate) fn receive(&mut self, id: SlotId) {
         let slot = &mut self.slots[id];
         let full = self.kv.full_blocks(slot.computed);
-        self.kv.register(self.shared.of(slot.request), full, &mut slot.held);
+        self.kv.register(self.shared.of(slot.request), full, id);
         slot.state = State::Received;
         if let Some(inbox) = &mut self.inbox {
             inbox.receiving -= 1;

@@ -1,9 +1,10 @@
 //! Requests that leave an engine without having finished (`docs/spec.md`, section 13).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::slot::State;
-use super::{Scheduler, Span, StepPlan};
+use super::{Flight, Scheduler, Span};
 use crate::ids::{NONE, SlotId};
 
 /// What a request that left had got.
@@ -25,7 +26,7 @@ impl Scheduler {
         let taken = self.slots.taken();
         let mut lost: Vec<Lost> = taken.into_iter().map(|id| self.lose(id, next_step)).collect();
         lost.sort_unstable_by_key(|lost| lost.request);
-        let fresh = Self::new(self.settings, self.shared.clone(), self.explicit);
+        let fresh = Self::new(Arc::clone(&self.settings), self.shared.clone(), self.explicit);
         *self = Self { processed: next_step, ..fresh };
         lost
     }
@@ -35,7 +36,7 @@ impl Scheduler {
         &mut self,
         id: SlotId,
         next_step: u32,
-        in_flight: &mut VecDeque<Box<StepPlan>>,
+        in_flight: &mut VecDeque<Flight>,
     ) -> Lost {
         let lost = self.lose(id, next_step);
         let state = self.slots[id].state;
@@ -46,19 +47,19 @@ impl Scheduler {
         } else {
             self.running.remove(&mut self.slots, id);
             self.prefilling.retain(|&other| other != id);
-            let slot = &mut self.slots[id];
+            let slot = &self.slots[id];
             let computed = slot.computed;
             // What followed a token that was itself on its way is registered a step later.
             let first = if slot.span_first == NONE { slot.broken_first } else { slot.span_first };
-            let latest = in_flight.iter().find(|plan| plan.step == slot.span_last);
-            let behind = latest.is_some_and(|plan| plan.overlaps && first != plan.step);
+            let latest = in_flight.iter().find(|flight| flight.step == slot.span_last);
+            let behind = latest.is_some_and(|flight| flight.overlaps && first != flight.step);
             let findable = computed - u32::from(behind);
             let (blocks, full) = (self.kv.blocks_for(computed), self.kv.full_blocks(findable));
-            self.kv.release(blocks, full, self.shared.of(slot.request), NONE, &mut slot.held);
+            self.kv.release(blocks, full, self.shared.of(slot.request), id, false);
         }
         self.kv.forget(id);
-        for plan in in_flight {
-            plan.forget(id, lost.request);
+        for flight in in_flight {
+            flight.forget(id, lost.request);
         }
         self.slots.release(id);
         lost

@@ -17,7 +17,7 @@ mod window_sums;
 
 use std::sync::Arc;
 
-use crate::config::{Batching, EngineSettings, Role, Window};
+use crate::config::{Batching, EngineSettings, Role, SchedulingPolicy, Window};
 use crate::ids::{NONE, SlotId};
 use crate::kv_cache::KvCache;
 use crate::shared_blocks::SharedBlocks;
@@ -26,8 +26,8 @@ use decode_set::DecodeSet;
 use handover::Inbox;
 pub(crate) use loss::Lost;
 pub use plan::Row;
-pub(crate) use plan::{Reservation, Span, StepPlan};
-use slot::{Running, Slot, Slots, State};
+pub(crate) use plan::{Flight, Reservation, Span, StepPlan};
+use slot::{Running, Slots, State};
 use waiting::Waiting;
 
 /// A request as it joins an engine.
@@ -63,6 +63,8 @@ pub(crate) struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Steady {
     pub(crate) steps: u32,
+    /// Whether the last of them gives some request its last token.
+    pub(crate) ends_some: bool,
     /// Requests that get a token in each.
     pub(crate) seqs: u64,
     /// Keys that they read in the first.
@@ -72,7 +74,8 @@ pub(crate) struct Steady {
 /// The queues and the cache of one engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Scheduler {
-    settings: EngineSettings,
+    /// One copy for all engines of a pool.
+    settings: Arc<EngineSettings>,
     shared: Arc<SharedBlocks>,
     slots: Slots,
     waiting: Waiting,
@@ -89,23 +92,22 @@ pub(crate) struct Scheduler {
     explicit: bool,
     /// Scratch of the walk: (slot, tokens).
     scheduled: Vec<(SlotId, u32)>,
-    /// Scratch of the waiting pass: requests that are passed over.
-    passed_over: Vec<SlotId>,
     /// What only decode engines have; apart, to keep the others small.
     inbox: Option<Box<Inbox>>,
 }
 
 impl Scheduler {
     pub(crate) fn new(
-        settings: EngineSettings,
+        settings: Arc<EngineSettings>,
         shared: Arc<SharedBlocks>,
         record_decisions: bool,
     ) -> Self {
+        let ordered = settings.scheduling_policy == SchedulingPolicy::Priority
+            || matches!(settings.batching, Batching::Windowed { .. });
         let contents = settings.enable_prefix_caching.then_some(shared.count());
         Self {
-            settings,
             shared,
-            slots: Slots::default(),
+            slots: Slots::new(ordered),
             waiting: Waiting::new(settings.scheduling_policy),
             running: Running::new(),
             decoding: DecodeSet::new(settings.block_size, settings.window),
@@ -115,9 +117,14 @@ impl Scheduler {
             processed: 0,
             explicit: record_decisions,
             scheduled: Vec::new(),
-            passed_over: Vec::new(),
             inbox: Inbox::of(&settings),
+            settings,
         }
+    }
+
+    #[inline]
+    pub(crate) fn settings(&self) -> &EngineSettings {
+        &self.settings
     }
 
     pub(crate) const fn running(&self) -> u32 {
@@ -145,7 +152,7 @@ impl Scheduler {
 
     /// A request joins the queue.
     pub(crate) fn enqueue(&mut self, new: &NewRequest, now: SimTime) -> SlotId {
-        let id = self.slots.insert(Slot::new(new, now));
+        let id = self.slots.insert(new, now);
         self.waiting.push(&self.slots, id);
         id
     }
@@ -172,14 +179,20 @@ impl Scheduler {
         if plan.preempted.is_empty() {
             self.admit(cap, budget, plan);
         }
+        self.order_finishing(plan);
+    }
+
+    /// Sort the requests that get their last token by admission.
+    fn order_finishing(&self, plan: &mut StepPlan) {
         if plan.finishing.len() > 1 {
             let slots = &self.slots;
-            plan.finishing.sort_unstable_by_key(|&id| slots[id].admission);
+            let oldest = slots[self.running.head()].admission;
+            plan.finishing.sort_unstable_by_key(|&id| slots[id].admission.wrapping_sub(oldest));
         }
     }
 
-    /// The next steps, if they are known: every running request decodes, none ends, the blocks
-    /// suffice and nobody waits.
+    /// The next steps, if they are known: every running request decodes, none ends before the last
+    /// of them, the blocks suffice and nobody waits.
     pub(crate) fn steady(&self, most: u32) -> Option<Steady> {
         let seqs = self.decoding.len();
         let steady = seqs > 0
@@ -194,16 +207,26 @@ impl Scheduler {
         if !steady {
             return None;
         }
-        let before_last = self.decoding.steps_before_last(&self.slots, most);
-        let steps = self.decoding.steps_within(before_last, self.kv.free());
+        let to_last = self.decoding.ticks_to_last();
+        let steps = u32::try_from(to_last).map_or(most, |ticks| ticks.min(most));
+        let steps = self.decoding.ticks_within(steps, self.kv.free());
+        let ends_some = u64::from(steps) == to_last;
         let (seqs, context) = (u64::from(seqs), self.decoding.context());
-        (steps > 0).then_some(Steady { steps, seqs, context })
+        (steps > 0).then_some(Steady { steps, ends_some, seqs, context })
     }
 
-    /// Take that many of the steps that [`Scheduler::steady`] told of.
+    /// Take that many of the steps that [`Scheduler::steady`] told of, none of which ends a request.
     pub(crate) fn coast(&mut self, steps: u32) {
         self.kv.take(self.decoding.blocks_in(steps));
         self.decoding.skip(steps);
+    }
+
+    /// Take the last of those steps, which ends some request.
+    pub(crate) fn coast_to_end(&mut self, step: u32, plan: &mut StepPlan) {
+        plan.reset(step);
+        self.kv.take(self.decoding.blocks_needed());
+        self.advance_sums(plan);
+        self.order_finishing(plan);
     }
 
     /// The output of such a step has been processed.
@@ -213,17 +236,17 @@ impl Scheduler {
 
     /// Process the output of a step, the oldest one first: requests whose last token it gave leave.
     /// `ended` is called with each.
-    pub(crate) fn complete(&mut self, plan: &StepPlan, mut ended: impl FnMut(Ended)) {
-        self.processed = plan.step + 1;
-        for &id in &plan.awaited {
+    pub(crate) fn complete(&mut self, flight: &Flight, mut ended: impl FnMut(Ended)) {
+        self.processed = flight.step + 1;
+        for &id in flight.awaited() {
             // One that was preempted meanwhile is told by `token_due`.
             if self.slots[id].state == State::InPipeline {
                 self.slots[id].state = State::Ready;
             }
         }
-        for &id in &plan.finishing {
+        for &id in flight.finishing() {
             let slot = &self.slots[id];
-            let span = Span { request: slot.request, first: slot.span_first, last: plan.step };
+            let span = Span { request: slot.request, first: slot.span_first, last: flight.step };
             let output = slot.output;
             if slot.hands_over {
                 self.hold(id);
@@ -233,12 +256,10 @@ impl Scheduler {
             if slot.state == State::LeavingPreempted {
                 self.waiting.remove(&self.slots, id);
             } else {
-                self.running.remove(&mut self.slots, id);
-                let slot = &mut self.slots[id];
                 let (blocks, full) =
                     (self.kv.blocks_for(slot.computed), self.kv.full_blocks(slot.computed));
-                let shared = self.shared.of(slot.request);
-                self.kv.release(blocks, full, shared, NONE, &mut slot.held);
+                self.kv.release(blocks, full, self.shared.of(slot.request), id, false);
+                self.running.remove(&mut self.slots, id);
             }
             self.kv.forget(id);
             ended(Ended { span, output, held_by: None });
@@ -276,7 +297,7 @@ impl Scheduler {
             let window = self.settings.window;
             plan.shape.add_prefill(u64::from(computed), u64::from(tokens), window);
             let full = self.kv.full_blocks(slot.computed);
-            self.kv.register(self.shared.of(slot.request), full, &mut slot.held);
+            self.kv.register(self.shared.of(slot.request), full, id);
         }
         if yields {
             self.give_token(id, plan);

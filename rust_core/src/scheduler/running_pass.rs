@@ -45,9 +45,13 @@ impl Scheduler {
         let seqs = u64::from(self.decoding.len());
         plan.shape.add_decode(seqs, self.decoding.context(), self.decoding.windowed_context());
         plan.shape.sampled_seqs += seqs;
-        self.decoding.advance(&self.slots, &mut plan.finishing);
+        self.advance_sums(plan);
+    }
+
+    /// All decoding requests get a token from the step of `plan`.
+    pub(super) fn advance_sums(&mut self, plan: &mut StepPlan) {
+        self.decoding.advance(&mut self.slots, &mut plan.finishing);
         for &id in &plan.finishing {
-            self.decoding.leave(&mut self.slots, id);
             self.slots[id].state = State::Leaving;
             self.slots[id].span_last = plan.step;
         }
@@ -147,7 +151,10 @@ impl Scheduler {
             }
             return victim;
         }
-        let key = |id: SlotId| (self.slots[id].order.priority, self.slots[id].order.arrival);
+        let key = |id: SlotId| {
+            let order = self.slots.order(id);
+            (order.priority, order.arrival)
+        };
         let mut victim = NONE;
         let mut id = self.running.head();
         while id != NONE {
@@ -180,7 +187,7 @@ impl Scheduler {
             self.break_span(id, plan);
         }
         let slot = &mut self.slots[id];
-        self.kv.release(blocks, full, self.shared.of(slot.request), id, &mut slot.held);
+        self.kv.release(blocks, full, self.shared.of(slot.request), id, true);
         slot.computed = 0;
         slot.token_due = if token_due { slot.span_last } else { NONE };
         slot.state = if leaving { State::LeavingPreempted } else { State::Waiting };
@@ -190,11 +197,12 @@ impl Scheduler {
 
     /// Take every decoding request out of the sums, to be looked at one by one.
     fn dissolve(&mut self, step: u32) {
+        self.decoding.clear_calendar();
         let mut id = self.running.head();
         while id != NONE {
             if self.slots[id].state == State::Decode {
-                self.decoding.leave(&mut self.slots, id);
                 let slot = &mut self.slots[id];
+                self.decoding.write_back(slot);
                 if slot.span_first == step {
                     // It joined without a token in the step before and never ticked.
                     slot.span_first = NONE;

@@ -2,7 +2,6 @@
 
 use super::NewRequest;
 use crate::ids::{NONE, SlotId};
-use crate::kv_cache::CopyId;
 use crate::time::SimTime;
 
 /// Where a request stands.
@@ -34,8 +33,10 @@ pub(crate) enum State {
     Free,
 }
 
-/// One request. Most of its life it sits in the decode set and is not touched at all.
+/// One request. Most of its life it sits in the decode set and is not touched at all; when it is, it
+/// costs one cache line, which is why its numbers are narrow.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(crate) struct Slot {
     pub(crate) request: u32,
     pub(crate) prompt: u32,
@@ -48,18 +49,17 @@ pub(crate) struct Slot {
     pub(crate) computed: u32,
     /// Prompt and generated tokens once the scheduled steps have run.
     pub(crate) num_tokens: u32,
-    /// `computed` less the decode set's tick at joining.
-    pub(crate) base: i64,
-    /// The tick at which it generates its last token.
-    pub(crate) last_tick: u64,
-    /// Neighbours among the requests with a last tick in the same bucket.
-    pub(crate) bucket_prev: u32,
-    pub(crate) bucket_next: u32,
-    /// Order of admission.
-    pub(crate) admission: u64,
-    /// Neighbours in the running order.
-    pub(crate) prev: u32,
-    pub(crate) next: u32,
+    /// `computed` less the decode set's tick at joining, modulo 2^32.
+    pub(crate) base: u32,
+    /// The tick at which it generates its last token, modulo 2^32.
+    pub(crate) last_tick: u32,
+    /// The next request with a last tick in the same bucket.
+    pub(crate) bucket_next: SlotId,
+    /// Order of admission, modulo 2^32.
+    pub(crate) admission: u32,
+    /// Neighbours in the running order; of a free slot, `next` is the next free one.
+    pub(crate) prev: SlotId,
+    pub(crate) next: SlotId,
     /// First step of the unbroken row of steps that gave it tokens; NONE: no such row.
     pub(crate) span_first: u32,
     /// Last step that gave it a token, while it is out of the decode set.
@@ -68,12 +68,6 @@ pub(crate) struct Slot {
     pub(crate) broken_first: u32,
     /// While preempted: the step whose output brings its latest token; NONE: it has arrived.
     pub(crate) token_due: u32,
-    /// When it joined the engine's queue.
-    pub(crate) joined: SimTime,
-    /// Its order under the priority policy.
-    pub(crate) order: Order,
-    /// The blocks it holds that other requests may share, from its first block on.
-    pub(crate) held: Vec<CopyId>,
 }
 
 /// Order under the priority policy, lower first.
@@ -85,8 +79,7 @@ pub(crate) struct Order {
 }
 
 impl Slot {
-    pub(crate) const fn new(new: &NewRequest, joined: SimTime) -> Self {
-        let order = Order { priority: new.priority, arrival: new.arrival, request: new.request };
+    pub(crate) const fn new(new: &NewRequest) -> Self {
         Self {
             request: new.request,
             prompt: new.prompt,
@@ -97,7 +90,6 @@ impl Slot {
             num_tokens: new.prompt + new.generated,
             base: 0,
             last_tick: 0,
-            bucket_prev: NONE,
             bucket_next: NONE,
             admission: 0,
             prev: NONE,
@@ -106,9 +98,6 @@ impl Slot {
             span_last: NONE,
             broken_first: NONE,
             token_due: NONE,
-            joined,
-            order,
-            held: Vec::new(),
         }
     }
 
@@ -119,35 +108,71 @@ impl Slot {
 }
 
 /// The slots of an engine; freed ones are used again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Slots {
-    slots: Vec<Slot>,
-    free: Vec<SlotId>,
+    all: Vec<Slot>,
+    /// The slot freed last, the head of a list through them.
+    free: SlotId,
+    /// Order and moment of joining of each, where some rule of the engine asks for them.
+    joined: Option<Vec<(Order, SimTime)>>,
 }
 
 impl Slots {
-    pub(crate) fn insert(&mut self, slot: Slot) -> SlotId {
-        if let Some(id) = self.free.pop() {
-            let held = std::mem::take(&mut self[id].held);
-            self[id] = Slot { held, ..slot };
-            return id;
+    /// No slots yet; `ordered`: whether [`Slots::order`] and [`Slots::joined`] will be asked.
+    pub(crate) fn new(ordered: bool) -> Self {
+        Self { all: Vec::new(), free: NONE, joined: ordered.then(Vec::new) }
+    }
+
+    /// A request joins at `now`.
+    pub(crate) fn insert(&mut self, new: &NewRequest, now: SimTime) -> SlotId {
+        let slot = Slot::new(new);
+        let mut id = self.free;
+        if id == NONE {
+            // Requests are numbered by u32 and each has one slot, so the index fits.
+            #[expect(clippy::cast_possible_truncation, reason = "at most one slot per u32 request")]
+            let new_id = self.all.len() as SlotId;
+            id = new_id;
+            self.all.push(slot);
+        } else {
+            self.free = self[id].next;
+            self[id] = slot;
         }
-        // Requests are numbered by u32 and each has one slot, so the index fits.
-        #[expect(clippy::cast_possible_truncation, reason = "at most one slot per u32 request")]
-        let id = self.slots.len() as SlotId;
-        self.slots.push(slot);
+        if let Some(joined) = &mut self.joined {
+            let order =
+                Order { priority: new.priority, arrival: new.arrival, request: new.request };
+            joined.resize(self.all.len(), (Order::default(), SimTime::ZERO));
+            joined[id as usize] = (order, now);
+        }
         id
     }
 
     pub(crate) fn release(&mut self, id: SlotId) {
-        self[id].state = State::Free;
-        self.free.push(id);
+        let free = self.free;
+        let slot = &mut self[id];
+        slot.state = State::Free;
+        slot.next = free;
+        self.free = id;
     }
 
     /// The slots that hold a request.
     pub(crate) fn taken(&self) -> Vec<SlotId> {
-        let ids = (0..).zip(&self.slots);
+        let ids = (0..).zip(&self.all);
         ids.filter(|(_, slot)| slot.state != State::Free).map(|(id, _)| id).collect()
+    }
+
+    /// The order of a request under the priority policy.
+    pub(crate) fn order(&self, id: SlotId) -> Order {
+        self.noted(id).0
+    }
+
+    /// When a request joined the engine's queue.
+    pub(crate) fn joined(&self, id: SlotId) -> SimTime {
+        self.noted(id).1
+    }
+
+    fn noted(&self, id: SlotId) -> (Order, SimTime) {
+        debug_assert!(self.joined.is_some(), "nobody said that orders would be asked for");
+        self.joined.as_ref().map_or_else(Default::default, |joined| joined[id as usize])
     }
 }
 
@@ -156,14 +181,14 @@ impl std::ops::Index<SlotId> for Slots {
 
     #[inline]
     fn index(&self, id: SlotId) -> &Slot {
-        &self.slots[id as usize]
+        &self.all[id as usize]
     }
 }
 
 impl std::ops::IndexMut<SlotId> for Slots {
     #[inline]
     fn index_mut(&mut self, id: SlotId) -> &mut Slot {
-        &mut self.slots[id as usize]
+        &mut self.all[id as usize]
     }
 }
 
@@ -174,7 +199,8 @@ pub(crate) struct Running {
     head: SlotId,
     tail: SlotId,
     len: u32,
-    admissions: u64,
+    /// Modulo 2^32: what runs at a time lies far closer together.
+    admissions: u32,
 }
 
 impl Running {
@@ -207,7 +233,7 @@ impl Running {
         }
         self.tail = id;
         self.len += 1;
-        self.admissions += 1;
+        self.admissions = self.admissions.wrapping_add(1);
     }
 
     pub(crate) fn remove(&mut self, slots: &mut Slots, id: SlotId) {

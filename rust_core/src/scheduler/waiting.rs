@@ -42,8 +42,8 @@ impl Waiting {
     pub(crate) fn earliest(&self, slots: &Slots) -> Option<SimTime> {
         match self {
             // Preempted requests, at the front, joined before all others.
-            Self::Fcfs(queue) => queue.front().map(|&id| slots[id].joined),
-            Self::Priority(queue) => queue.values().map(|&id| slots[id].joined).min(),
+            Self::Fcfs(queue) => queue.front().map(|&id| slots.joined(id)),
+            Self::Priority(queue) => queue.values().map(|&id| slots.joined(id)).min(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Waiting {
         match self {
             Self::Fcfs(queue) => queue.push_back(id),
             Self::Priority(queue) => {
-                queue.insert(slots[id].order, id);
+                queue.insert(slots.order(id), id);
             }
         }
     }
@@ -85,7 +85,7 @@ impl Waiting {
                 }
             }
             Self::Priority(queue) => {
-                queue.remove(&slots[id].order);
+                queue.remove(&slots.order(id));
             }
         }
     }

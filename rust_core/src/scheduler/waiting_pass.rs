@@ -8,6 +8,7 @@ use crate::ids::{NONE, SlotId};
 impl Scheduler {
     /// Admit waiting requests while there is budget, a place and room (5.2 to 5.4).
     pub(super) fn admit(&mut self, cap: u32, mut budget: u32, plan: &mut StepPlan) {
+        let mut passed_over = Vec::new();
         while budget > 0 && self.running.len() < self.settings.max_num_seqs && self.batch_is_open()
         {
             if self.inbox.is_some() && self.admit_received(plan) {
@@ -23,7 +24,7 @@ impl Scheduler {
             }
             if self.awaits_token(id) {
                 self.waiting.pop_front();
-                self.passed_over.push(id);
+                passed_over.push(id);
                 continue;
             }
             match self.try_admit(id, cap, budget, plan) {
@@ -31,7 +32,7 @@ impl Scheduler {
                 None => break,
             }
         }
-        while let Some(id) = self.passed_over.pop() {
+        while let Some(id) = passed_over.pop() {
             self.waiting.put_back(&self.slots, id);
         }
     }
@@ -71,9 +72,9 @@ impl Scheduler {
             self.quota = 0;
             return None;
         }
-        let slot = &mut self.slots[id];
-        self.kv.take_hit(hit, shared, id, &mut slot.held);
+        self.kv.take_hit(hit, shared, id);
         self.kv.take(self.kv.blocks_for(cached + tokens) - hit.blocks());
+        let slot = &mut self.slots[id];
         slot.computed = cached;
         slot.state = State::Prefill;
         slot.token_due = NONE;

@@ -9,7 +9,6 @@ use crate::config::EngineSettings;
 use crate::cost::StepShape;
 use crate::engine::{DUMMY, Decided, GroupStep};
 use crate::error::SimError;
-use crate::event::{Event, Rank};
 use crate::ids::NONE;
 use crate::scheduler::StepPlan;
 use crate::time::SimTime;
@@ -30,8 +29,8 @@ struct DpGroup {
     depth: usize,
     /// Ends of the steps in flight.
     ends: VecDeque<SimTime>,
-    /// Scratch: what the members decided for the next step.
-    plans: Vec<Option<Box<StepPlan>>>,
+    /// Scratch: what the members decided for the next step; empty where that is nothing.
+    plans: Vec<StepPlan>,
     /// Scratch: how long that step takes.
     step: GroupStep,
 }
@@ -179,31 +178,29 @@ impl Simulation {
         }
         let engines = &mut self.engines[members.start as usize..members.end as usize];
         let mut preempted_any = false;
-        plans.clear();
-        for engine in engines.iter_mut() {
-            plans.push(match engine.decide(self.now, &mut self.records)? {
-                Decided::Step(plan) => Some(plan),
-                Decided::Nothing { preempted } => {
-                    preempted_any |= preempted;
-                    None
-                }
-            });
+        plans.resize_with(engines.len(), StepPlan::default);
+        for (engine, plan) in engines.iter_mut().zip(&mut *plans) {
+            if let Decided::Nothing { preempted } =
+                engine.decide(self.now, plan, &mut self.records)?
+            {
+                preempted_any |= preempted;
+            }
         }
-        if plans.iter().all(Option::is_none) {
+        if plans.iter().all(StepPlan::is_empty) {
             // As an engine by itself: schedule again where nothing ends later that would wake it.
             return Ok(preempted_any && ends.is_empty());
         }
-        step.reset(plans.iter().map(|plan| shape(plan.as_deref()).tokens()).sum());
+        step.reset(plans.iter().map(|plan| shape(plan).tokens()).sum());
         for (engine, plan) in engines.iter().zip(&*plans) {
-            engine.price(shape(plan.as_deref()), step)?;
+            engine.price(shape(plan), step)?;
         }
         let mut end = self.now;
-        for ((index, engine), plan) in members.clone().zip(engines).zip(plans.drain(..)) {
-            let works = plan.is_some();
-            end = engine.step_in_group(plan, self.now, step, &mut self.records)?;
-            if works {
+        for ((index, engine), plan) in members.clone().zip(engines).zip(&*plans) {
+            let works = Some(plan).filter(|plan| !plan.is_empty());
+            end = engine.step_in_group(works, self.now, step, &mut self.records)?;
+            if works.is_some() {
                 self.steps += 1;
-                self.queue.push(Event { time: end, rank: Rank::StepEnd, index });
+                self.queue.set_step_end(index, engine.next_end());
             }
         }
         ends.push_back(end);
@@ -212,6 +209,6 @@ impl Simulation {
 }
 
 /// The sums of a plan, or of the dummy step that stands in for none.
-fn shape(plan: Option<&StepPlan>) -> &StepShape {
-    plan.map_or(&DUMMY, |plan| &plan.shape)
+const fn shape(plan: &StepPlan) -> &StepShape {
+    if plan.is_empty() { &DUMMY } else { &plan.shape }
 }

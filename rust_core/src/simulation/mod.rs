@@ -7,18 +7,17 @@ mod handover;
 mod parts;
 mod stream;
 
-use std::ops::{Bound, RangeBounds};
-
 use crate::config::{EngineSettings, Role};
 pub use crate::engine::Pool;
-use crate::engine::{Engine, EngineStats, Outcome, Records};
+use crate::engine::{Common, Engine, EngineStats, Outcome, Records};
 use crate::error::SimError;
 use crate::event::{Event, EventQueue, Rank};
 use crate::recorder::{Decisions, HandoverColumns, RequestColumns, StepColumns, TraceHash};
 use crate::router::{Router, RoutingPolicy};
 use crate::rows::Rows;
-use crate::scheduler::{Ended, NewRequest};
+use crate::scheduler::{Ended, NewRequest, StepPlan};
 use crate::source::Source;
+use crate::step_ends::StepEnds;
 use crate::time::{SimDuration, SimTime};
 use crate::workload::Workload;
 use dp_group::DpGroups;
@@ -92,6 +91,8 @@ pub struct Simulation {
     next_arrival: Option<SimTime>,
     /// Engines that schedule once everything else of this nanosecond has happened, in order.
     due: Vec<u32>,
+    /// Scratch: what an engine decides.
+    plan: StepPlan,
     /// Scratch: requests that got their last token in the step ending now.
     ended: Vec<Ended>,
     options: Options,
@@ -131,10 +132,9 @@ impl Simulation {
                     remedy: "give a cost model for each stage and a link between each two",
                 });
             }
+            let common = Common::new(pool, workload.shared());
             for _ in 0..pool.count {
-                let shared = workload.shared();
-                let decisions = options.record_decisions;
-                engines.push(Engine::new(index, pool, shared, decisions));
+                engines.push(Engine::new(index, pool, &common, options.record_decisions));
                 index += 1;
             }
         }
@@ -179,7 +179,7 @@ impl Simulation {
             fleet,
             dp_groups: DpGroups::new(pools)?.map(Box::new),
             now: SimTime::ZERO,
-            queue: EventQueue::default(),
+            queue: EventQueue::new(engines.len()),
             router: Router::new(policy, members(pools, first), &workload, options.seed, 0),
             handover,
             records: Records {
@@ -195,6 +195,7 @@ impl Simulation {
             pools: pools.iter().map(|pool| pool.settings).collect(),
             next_arrival: None,
             due: Vec::new(),
+            plan: StepPlan::default(),
             ended: Vec::new(),
             options,
             steps: 0,
@@ -239,7 +240,7 @@ impl Simulation {
         for index in 0..self.engines.len() {
             if self.engines[index].wake().is_some() {
                 // Engines are numbered by u32.
-                self.land(u32::try_from(index).unwrap_or(u32::MAX), Bound::Unbounded)?;
+                self.land(u32::try_from(index).unwrap_or(u32::MAX))?;
             }
         }
         Ok(())
@@ -298,39 +299,45 @@ impl Simulation {
     /// Process an event of the queue, which is its first.
     #[inline]
     fn handle(&mut self, event: Event) -> Result<(), SimError> {
-        self.queue.pop();
+        self.queue.pop(event);
         self.now = event.time;
         match event.rank {
-            Rank::StepEnd => {
-                let engine = &self.engines[event.index as usize];
-                match engine.wake() {
-                    Some(wake) if wake == self.now => {
-                        self.land(event.index, Bound::Excluded(wake))?;
-                    }
-                    None if engine.next_end() == Some(self.now) => {}
-                    // The engine died, or other steps than those of then were taken.
-                    Some(_) | None => return Ok(()),
-                }
-                if self.dp_groups.is_some() {
-                    self.group_step_ends(event.index);
-                }
-                let delivered = self.now.after(self.options.response_latency)?;
-                let engine = &mut self.engines[event.index as usize];
-                engine.complete(delivered, &mut self.records, &mut self.ended);
-                if !self.ended.is_empty() {
-                    self.leave(event.index, delivered)?;
-                }
-            }
+            Rank::StepEnd if !self.end_step(event.index)? => return Ok(()),
+            Rank::StepEnd | Rank::Arrival | Rank::Schedule => {}
             Rank::Transfer => return self.transfer(event.index),
             Rank::Fleet => return self.change_fleet(event.index),
             Rank::Timeout => return self.time_out(event.index),
-            Rank::Arrival | Rank::Schedule => {}
         }
         if self.due.is_empty() && !self.happens_now(self.queue.peek()) {
             return self.schedule(event.index);
         }
         self.mark_due(event.index);
         Ok(())
+    }
+
+    /// The step of an engine ends that was to end next; false if there is none, because the engine
+    /// died.
+    #[inline]
+    fn end_step(&mut self, index: u32) -> Result<bool, SimError> {
+        let engine = &mut self.engines[index as usize];
+        let latency = self.options.response_latency;
+        if engine.wake().is_some() {
+            let (plan, records) = (&mut self.plan, &mut self.records);
+            self.steps += engine.land(self.now, latency, plan, records)?;
+        }
+        let ends = engine.next_end() == Some(self.now);
+        if ends {
+            let delivered = self.now.after(latency)?;
+            engine.complete(delivered, &mut self.records, &mut self.ended);
+        }
+        self.queue.set_step_end(index, engine.next_end());
+        if ends && self.dp_groups.is_some() {
+            self.group_step_ends(index);
+        }
+        if !self.ended.is_empty() {
+            self.leave(index, self.now.after(latency)?)?;
+        }
+        Ok(ends)
     }
 
     /// The requests in `ended` leave an engine: answered, or for a decode engine.
@@ -423,7 +430,11 @@ impl Simulation {
         self.records.requests.routed(request, index);
         let workload = self.source.workload();
         let (prompt, output) = workload.lengths(request);
-        let output = self.effective_output(prompt, output).unwrap_or(output);
+        let output = if self.handover.is_some() || self.fleet.is_some() {
+            self.effective_output(prompt, output).unwrap_or(output)
+        } else {
+            output
+        };
         let engine = &mut self.engines[index as usize];
         let hands_over = self.handover.is_some() && output > generated + 1;
         // Distinct, as a server's clock readings are: with ties, requests could take turns in
@@ -450,12 +461,12 @@ impl Simulation {
             handover.note_sent(&mut self.records.requests, &new, output, index);
         }
         if engine.wake().is_some() {
-            self.land(index, Bound::Unbounded)?;
+            self.land(index)?;
         }
         let engine = &mut self.engines[index as usize];
         let slot = engine.enqueue(&new, self.now, &mut self.records);
         if let Some(stream) = &mut self.stream {
-            stream.joined(request, engine.step_ends().end());
+            stream.joined(request, engine.step_ends().count());
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.remember(request, slot);
@@ -490,13 +501,13 @@ impl Simulation {
         // Of several engines the router may choose another.
         let arrival = if self.engines.len() == 1 { self.next_arrival } else { None };
         let engine = &mut self.engines[index as usize];
+        let mut next = engine.next_end();
         while engine.can_dispatch() {
-            match engine.schedule(self.now, &mut self.records)? {
+            match engine.schedule(self.now, &mut self.plan, &mut self.records)? {
                 Outcome::Step(end) => {
                     self.steps += 1;
                     let wake = if self.coasts { engine.coast(arrival)? } else { None };
-                    let time = wake.unwrap_or(end);
-                    self.queue.push(Event { time, rank: Rank::StepEnd, index });
+                    next = wake.or(next).or(Some(end));
                 }
                 Outcome::Again => {}
                 Outcome::WaitUntil(time) => {
@@ -506,6 +517,7 @@ impl Simulation {
                 Outcome::Idle => break,
             }
         }
+        self.queue.set_step_end(index, next);
         if self.handover.is_some() {
             self.follow_schedule(index)?;
         }
@@ -513,13 +525,12 @@ impl Simulation {
     }
 
     /// An engine stops coasting: the steps happen that were dispatched before now, and those in
-    /// flight have their events, but for ends outside `from`.
-    fn land(&mut self, index: u32, from: Bound<SimTime>) -> Result<(), SimError> {
+    /// flight end one by one.
+    fn land(&mut self, index: u32) -> Result<(), SimError> {
         let engine = &mut self.engines[index as usize];
-        self.steps += engine.land(self.now, self.options.response_latency, &mut self.records)?;
-        for time in engine.ends().filter(|end| (from, Bound::Unbounded).contains(end)) {
-            self.queue.push(Event { time, rank: Rank::StepEnd, index });
-        }
+        let latency = self.options.response_latency;
+        self.steps += engine.land(self.now, latency, &mut self.plan, &mut self.records)?;
+        self.queue.set_step_end(index, engine.next_end());
         Ok(())
     }
 
@@ -559,8 +570,8 @@ impl Simulation {
     }
 
     /// End times of the steps of each engine.
-    pub fn step_ends(&self) -> Vec<&[u64]> {
-        self.all_engines().into_iter().map(|engine| engine.step_ends().as_slice()).collect()
+    pub fn step_ends(&self) -> Vec<&StepEnds> {
+        self.all_engines().into_iter().map(Engine::step_ends).collect()
     }
 
     /// Totals by engine.

@@ -89,9 +89,9 @@ impl Stream {
             for span in broken.into_iter().chain([Span { request, first, last }]) {
                 self.open_steps[engine].add(span);
                 if let Some(before) = before {
-                    self.gaps.add(ends[span.first] - before, 1);
+                    self.gaps.add(ends.at(span.first as usize) - before, 1);
                 }
-                before = Some(ends[span.last]);
+                before = Some(ends.at(span.last as usize));
             }
         }
         self.open_steps[engine].close(self.joined[request]);
