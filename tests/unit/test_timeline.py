@@ -39,6 +39,20 @@ RUNS: dict[str, dict[str, Any]] = {
         "front_end": {"request_latency_ms": 3.0, "response_latency_ms": 2.0},
         **DISAGGREGATED,
     },
+    "failing prefill and decode engines": {
+        **DISAGGREGATED,
+        "cluster": {
+            "pools": [{"role": "prefill", "n_engines": 2}, {"role": "decode", "n_engines": 2}]
+        },
+        "fleet": {
+            "max_retries": 2,
+            "request_timeout_s": 3.0,
+            "events": [
+                {"at_s": 3.0, "engine": 0, "change": "fail", "back_after_s": 1.0},
+                {"at_s": 5.0, "engine": 2, "change": "fail", "back_after_s": 1.0},
+            ],
+        },
+    },
     "little memory": {
         "engine": {"num_gpu_blocks_override": 400, "max_model_len": 4096},
     },
