@@ -5,8 +5,8 @@ use crate::error::SimError;
 /// Which blocks of which requests have the same content.
 ///
 /// Contents are named by numbers: two requests' blocks have the same one exactly when all their
-/// tokens up to the end of the block are equal. Only those that at least two requests have are kept;
-/// whatever follows is a request's own.
+/// tokens up to the end of the block are equal. Kept are those that may be looked for where another
+/// request, or the same one in an earlier life, has left them; whatever follows is a request's own.
 #[derive(Clone, Debug, Default)]
 pub struct SharedBlocks {
     /// Where each request's contents begin, and one end more; empty: nothing is shared.
@@ -19,17 +19,18 @@ pub struct SharedBlocks {
 
 impl SharedBlocks {
     /// Find what is shared: request i's blocks have the contents `ids[offsets[i]..offsets[i + 1]]`,
-    /// from its first block on.
+    /// from its first block on. Contents that a single request has are kept if requests `return`:
+    /// begin anew where a cache may have outlived them.
     ///
     /// # Errors
     /// [`SimError::InvalidRequest`] where the offsets do not delimit `ids`.
-    pub fn new(offsets: &[i64], ids: &[i64]) -> Result<Self, SimError> {
+    pub fn new(offsets: &[i64], ids: &[i64], returns: bool) -> Result<Self, SimError> {
         let bounds = check_offsets(offsets, ids.len())?;
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
-        let mut shared: Vec<i64> =
-            sorted.chunk_by(|a, b| a == b).filter(|run| run.len() > 1).map(|run| run[0]).collect();
-        shared.dedup();
+        let fewest = if returns { 1 } else { 2 };
+        let runs = sorted.chunk_by(|a, b| a == b).filter(|run| run.len() >= fewest);
+        let shared: Vec<i64> = runs.map(|run| run[0]).collect();
         let mut table = Self { offsets: vec![0], contents: Vec::new(), count: 0, alike: false };
         for pair in bounds.windows(2) {
             for id in &ids[pair[0]..pair[1]] {

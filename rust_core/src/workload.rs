@@ -234,13 +234,18 @@ impl Workload {
         Ok(self)
     }
 
-    /// Say which blocks have the same content.
+    /// Say which blocks have the same content; requests may `return` to where they have been.
     ///
     /// # Errors
     /// As [`SharedBlocks::new`].
-    pub fn with_blocks(mut self, offsets: &[i64], ids: &[i64]) -> Result<Self, SimError> {
+    pub fn with_blocks(
+        mut self,
+        offsets: &[i64],
+        ids: &[i64],
+        returns: bool,
+    ) -> Result<Self, SimError> {
         self.check_length("block_offsets", offsets.len().saturating_sub(1))?;
-        self.shared = Arc::new(SharedBlocks::new(offsets, ids)?);
+        self.shared = Arc::new(SharedBlocks::new(offsets, ids, returns)?);
         Ok(self)
     }
 

@@ -508,6 +508,23 @@ def test_changing_core_equals_reference(case: Case) -> None:
     assert rows_of(sliced.request_columns()) == expected.requests
 
 
+def test_a_content_of_one_request_is_found_again_where_a_cache_outlived_it() -> None:
+    side = Settings(
+        max_num_seqs=1, max_num_batched_tokens=1, max_model_len=24, block_size=1, num_gpu_blocks=6,
+        enable_prefix_caching=True, scheduler_reserve_full_isl=False, async_scheduling=False,
+        link_bytes_per_s=10**8,
+    )  # fmt: skip
+    case = Case(
+        tuple((replace(side, role=role), (0, 0, 0, 0)) for role in ("prefill", "decode")),
+        (Job(0, 1, 2, blocks=(0,)),),
+        transfers=Transfers(1, None, 0, 0),
+        fleet=FleetRules(((1, 1, "fail"),), 1, None, None, None),
+    )
+    expected = run_reference(case)
+    assert expected.requests[0]["retries"] == 1
+    assert_equal(finish(build_core(case)), expected)
+
+
 @slow_to_draw
 @given(changing_disaggregated_cases())
 def test_changing_disaggregated_core_equals_reference(case: Case) -> None:

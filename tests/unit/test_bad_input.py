@@ -38,7 +38,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["unknown flag '--max-num-sequences'", "--max-num-seqs"],
             id="flag",
         ),
-        pytest.param(["sweep"], ["unknown command 'sweep'"], id="command"),
+        pytest.param(["swep"], ["unknown command 'swep'", "did you mean 'sweep'"], id="command"),
         pytest.param([*BASE, "--router", "round-robin"], ["--router=", "round_robin"], id="router"),
         pytest.param([*BASE, "--dtype", "bf16"], ["--dtype='bf16'", "bfloat16"], id="dtype"),
         pytest.param([*BASE, "--seed", "-1"], ["--seed=-1"], id="seed"),

@@ -79,7 +79,7 @@ impl Case {
                 .take(requests + 1)
                 .collect();
             let all_different: Vec<i64> = (0..offsets[requests]).collect();
-            workload = workload.with_blocks(&offsets, &all_different)?;
+            workload = workload.with_blocks(&offsets, &all_different, false)?;
         }
         let pool = Pool {
             settings: self.settings(),

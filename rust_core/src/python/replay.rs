@@ -30,7 +30,7 @@ impl PySchedulerReplay {
         block_ids: PyReadonlyArray1<'_, i64>,
     ) -> PyResult<Self> {
         let settings = settings.settings(py)?;
-        let replay = SharedBlocks::new(block_offsets.as_slice()?, block_ids.as_slice()?)
+        let replay = SharedBlocks::new(block_offsets.as_slice()?, block_ids.as_slice()?, false)
             .and_then(|shared| Replay::new(settings, shared))
             .map_err(|error| to_python(py, &error))?;
         Ok(Self(Mutex::new(replay)))

@@ -291,7 +291,9 @@ impl PySimulation {
                 workload = workload.with_thinks(think_ns)?;
             }
             if let Some((offsets, ids)) = blocks {
-                workload = workload.with_blocks(offsets, ids)?;
+                // Where one side of a transfer dies, the other keeps what it has computed.
+                let returns = options.transfer.is_some() && fleet.is_some();
+                workload = workload.with_blocks(offsets, ids, returns)?;
             }
             if common_blocks > 0 {
                 workload = workload.with_common_blocks(common_blocks);
