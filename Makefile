@@ -27,7 +27,7 @@ test-rust: $(TOOLS) ## Rust tests, with and without the Python binding
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo check --quiet --features python
 
 test-py: $(BUILT) ## Python tests: unit, property, analytic, binding
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 test-slow: $(BUILT) ## Long fuzzing and scale runs
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -q -m "not conformance and not vllm" tests/property

@@ -106,7 +106,7 @@ def test_only_the_binding_knows_python() -> None:
 
 
 RUST_LAYERS = [
-    ["time", "error", "ids", "rng", "rows"],
+    ["time", "error", "ids", "rng", "rows", "min_tree", "step_ends"],
     ["event", "config", "cost", "link", "shared_blocks"],
     ["workload", "kv_cache"],
     ["scheduler", "source"],

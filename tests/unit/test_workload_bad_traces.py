@@ -80,7 +80,7 @@ CASES: dict[str, tuple[bytes, list[str]]] = {
     "word for a time": (row_of(BURSTGPT, "noon,ChatGPT,1,1"), ["row 2", "Timestamp='noon'"]),
     "all failed": (
         b"Timestamp,Request tokens,Response tokens\n5,1,0\n",
-        ["no request is left", "1 of 1"],
+        ["no request is left", "1 rows have no response tokens"],
     ),
     # Mooncake.
     "half a line": ((MOONCAKE + MOONCAKE[:20]).encode(), ["row 2", "cut off"]),

@@ -31,7 +31,6 @@ def rows(source: TraceSource) -> RecordedRows:
     warnings = []
     if dropped:
         warnings.append(
-            f"{dropped:,} of {len(outputs):,} rows have no response tokens (failed requests) and "
-            "were dropped"
+            f"{dropped:,} rows have no response tokens (failed requests) and were dropped"
         )
     return times[kept], prompts[kept], outputs[kept], warnings
