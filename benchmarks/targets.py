@@ -102,7 +102,7 @@ def rows() -> Iterator[Row]:
     table = best_of(table_case(), 5)
     batch = table.requests * table_case().output / table.steps
     yield Row(f"a request, op_table (batch {batch:.1f})", table.per_request_us, 0.8, "us")
-    large = best_of(Case(rate_per_s=17.5), 5)
+    large = best_of(Case(rate_per_s=25.6), 5)
     tokens = large.requests * Case().output
     batch = tokens / large.steps
     yield Row(f"an output token (batch {batch:.0f})", large.seconds / tokens * 1e9, 5, "ns")

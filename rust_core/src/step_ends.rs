@@ -55,12 +55,13 @@ impl StepEnds {
         self.gaps.push(LONG);
     }
 
-    /// Make room for so many more steps: for a quarter of those that there are and not for as many
-    /// again, since this is most of what a long run keeps.
+    /// Make room for so many more steps: of many for a quarter of those that there are and not for as
+    /// many again, since this is most of what a long run keeps.
     #[inline]
     pub(crate) fn reserve(&mut self, steps: u32) {
         if self.gaps.capacity() - self.gaps.len() < steps as usize {
-            self.gaps.reserve_exact((self.gaps.len() / 4).max(BLOCK));
+            let steps = self.gaps.len();
+            self.gaps.reserve_exact((steps / 4).max(steps.clamp(BLOCK, 4 * BLOCK)));
         }
     }
 

@@ -45,4 +45,44 @@ impl FixedCost {
             SimDuration::from_nanos(alike.saturating_add(context_token_ns.saturating_mul(context)))
         }
     }
+
+    /// Nanoseconds of `steps` such steps together, the first of which reads `context` keys; None
+    /// where that is more than the clock has.
+    pub(crate) fn decodes_ns(&self, seqs: u64, context: u64, steps: u32) -> Option<u64> {
+        let alike = self.step_duration(&StepShape { decode_seqs: seqs, ..StepShape::default() });
+        let steps = u64::from(steps);
+        let each = alike.as_nanos().checked_mul(steps)?;
+        let grown = seqs.checked_mul(steps * steps.saturating_sub(1) / 2)?;
+        let read = context.checked_mul(steps)?.checked_add(grown)?;
+        each.checked_add(self.context_token_ns.checked_mul(read)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn steps_together_take_as_long_as_one_by_one(
+            (step_ns, decode_seq_ns) in (0_u64..1 << 33, 0_u64..1 << 20),
+            (context_token_ns, shared_token_ns) in (0_u64..1 << 10, 0_u64..1 << 10),
+            (seqs, context, steps) in (1_u64..512, 0_u64..1 << 24, 0_u32..100),
+        ) {
+            let model = FixedCost {
+                step_ns, decode_seq_ns, context_token_ns, shared_token_ns, ..FixedCost::default()
+            };
+            let price = model.decode_durations(seqs);
+            let nanos = |step| price(context + seqs * u64::from(step)).as_nanos();
+            let sum = (0..steps).map(nanos).sum::<u64>();
+            prop_assert_eq!(model.decodes_ns(seqs, context, steps), Some(sum));
+        }
+
+        #[test]
+        fn steps_that_saturate_have_no_sum(context in 2_u64.., steps in 1_u32..100) {
+            let model = FixedCost { context_token_ns: u64::MAX, ..FixedCost::default() };
+            prop_assert_eq!(model.decodes_ns(1, context, steps), None);
+        }
+    }
 }

@@ -5,25 +5,32 @@
 //! at once, and the engine asks to be woken when the first step is due that needs its scheduler. If
 //! a request arrives before, the steps happen that would have been dispatched by then, and the
 //! others are forgotten. What is recorded is what stepping records, bit for bit.
+//!
+//! Where a sum tells when the last of them ends, as it does for costs in whole nanoseconds, nothing
+//! else is worked out before they happen: an arrival then makes nothing a waste.
 
 use std::sync::Arc;
 
 use super::{Engine, Records};
-use crate::cost::{CostModel, StepShape};
+use crate::cost::{CostModel, FixedCost, StepShape};
 use crate::error::SimError;
-use crate::recorder::next_step;
-use crate::scheduler::{Flight, Steady, StepPlan};
+use crate::recorder::{TraceHash, next_step};
+use crate::scheduler::{Flight, StepPlan};
 use crate::time::{SimDuration, SimTime};
 
-/// Most steps that are looked ahead: an arrival makes the rest of them a waste.
+/// Most steps that are looked ahead: where each is priced, an arrival makes the rest a waste.
 const FARTHEST: u32 = 64;
 
-/// The steps ahead of an engine; their ends are the last of its step ends.
+/// The steps ahead of an engine.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Coast {
     wake: Option<SimTime>,
     /// The number of the first of them.
     first: u32,
+    /// How many there are.
+    steps: u32,
+    /// Whether their ends are worked out: they are the last of the engine's step ends then.
+    priced: bool,
     /// Whether the last of them ends some request.
     ends_some: bool,
     seqs: u64,
@@ -58,6 +65,31 @@ impl Latest {
     }
 }
 
+/// Steps that happen are added up.
+struct Tally {
+    latest: Latest,
+    overhead: SimDuration,
+    hash: TraceHash,
+    busy_ns: u64,
+    seqs: u64,
+    /// Keys that the next step reads.
+    context: u64,
+    steps: u32,
+}
+
+impl Tally {
+    /// The next step happens, and ends at `end`.
+    #[inline]
+    fn add(&mut self, end: SimTime) {
+        self.busy_ns += end.as_nanos() - self.latest.next_start(self.overhead).as_nanos();
+        self.hash.add(end.as_nanos());
+        self.hash.add(self.seqs << 32 ^ self.context);
+        self.context += self.seqs;
+        self.latest.push(end);
+        self.steps += 1;
+    }
+}
+
 impl Engine {
     /// When the engine wants to be woken, while it coasts.
     #[inline]
@@ -76,33 +108,66 @@ impl Engine {
             return Ok(None);
         }
         let Some(steady) = self.scheduler.steady(FARTHEST) else { return Ok(None) };
+        let Some(latest) = self.latest() else { return Ok(None) };
+        let first = next_step(self.step_ends.count())?;
+        // Steps are numbered by u32, and the number after a step's own must exist too.
+        let steps = steady.steps.min(u32::MAX - 2 - first);
+        self.coast = Coast {
+            wake: None,
+            first,
+            steps,
+            priced: false,
+            ends_some: steady.ends_some && steps == steady.steps,
+            seqs: steady.seqs,
+            context: steady.context,
+        };
         // One loop for each kind of model, rather than a choice in each step.
         let cost = Arc::clone(&self.cost);
         match &*cost {
             CostModel::Fixed(model) => {
-                let price = model.decode_durations(steady.seqs);
-                self.look_ahead(steady, arrival, |context| Ok(price(context)))
+                self.coast.wake = self.wake_by_sum(model, latest);
+                if self.coast.wake.is_none() {
+                    let price = model.decode_durations(steady.seqs);
+                    self.look_ahead(latest, arrival, |context| Ok(price(context)))?;
+                }
             }
-            model => self.look_ahead(steady, arrival, |context| {
+            model => self.look_ahead(latest, arrival, |context| {
                 model.step_duration(&decode(steady.seqs, context))
-            }),
+            })?,
         }
+        Ok(self.coast.wake)
     }
 
+    /// When the engine schedules after the steps ahead, without a look at each of them; None where
+    /// a sum does not tell, since some step waits for its own scheduling.
+    #[inline]
+    fn wake_by_sum(&self, model: &FixedCost, latest: Latest) -> Option<SimTime> {
+        let Coast { steps, seqs, context, .. } = self.coast;
+        let overhead = self.scheduler.settings().step_overhead.as_nanos();
+        let (summed, apart) = if latest.overlaps { (steps - 1, 0) } else { (steps, overhead) };
+        let Some(between) = summed.checked_sub(1) else { return Some(latest.end) };
+        // The first is the shortest.
+        let shortest = model.decodes_ns(seqs, context, 1)?;
+        if shortest == 0 || (latest.overlaps && shortest < overhead) {
+            return None;
+        }
+        let running = model.decodes_ns(seqs, context, summed)?;
+        let nanos = running.checked_add(apart.checked_mul(u64::from(between))?)?;
+        let start = latest.next_start(self.scheduler.settings().step_overhead);
+        start.after(SimDuration::from_nanos(nanos)).ok()
+    }
+
+    /// Work out when the steps ahead end.
     #[inline]
     fn look_ahead(
         &mut self,
-        steady: Steady,
+        mut latest: Latest,
         arrival: Option<SimTime>,
         price: impl Fn(u64) -> Result<SimDuration, SimError>,
-    ) -> Result<Option<SimTime>, SimError> {
-        let Some(mut latest) = self.latest() else { return Ok(None) };
+    ) -> Result<(), SimError> {
         let arrival = arrival.map_or(u64::MAX, SimTime::as_nanos);
         let overhead = self.scheduler.settings().step_overhead;
-        let first = next_step(self.step_ends.count())?;
-        let mut context = steady.context;
-        // Steps are numbered by u32, and the number after a step's own must exist too.
-        let most = steady.steps.min(u32::MAX - 2 - first);
+        let Coast { steps: most, seqs, mut context, .. } = self.coast;
         self.step_ends.reserve(most);
         let mut steps = 0;
         while steps < most && latest.scheduled.as_nanos() < arrival {
@@ -110,18 +175,15 @@ impl Engine {
             let end = latest.next_start(overhead).after(duration)?;
             self.step_ends.push(end.as_nanos());
             latest.push(end);
-            context += steady.seqs;
+            context += seqs;
             steps += 1;
         }
-        let wake = (steps > 0).then_some(latest.scheduled);
-        self.coast = Coast {
-            wake,
-            first,
-            ends_some: steady.ends_some && steps == steady.steps,
-            seqs: steady.seqs,
-            context: steady.context,
-        };
-        Ok(wake)
+        let coast = &mut self.coast;
+        coast.wake = (steps > 0).then_some(latest.scheduled);
+        coast.priced = true;
+        coast.ends_some &= steps == most;
+        coast.steps = steps;
+        Ok(())
     }
 
     /// The latest of the steps in flight; None where there is none.
@@ -141,15 +203,14 @@ impl Engine {
         plan: &mut StepPlan,
         records: &mut Records,
     ) -> Result<u64, SimError> {
-        let Coast { first, ends_some, .. } = self.coast;
+        let Coast { first, steps: ahead, ends_some, .. } = self.coast;
         self.coast.wake = None;
-        let ahead = self.step_ends.count() - first as usize;
-        let Some((steps, latest)) = self.record_dispatched(now) else { return Ok(0) };
+        let Some((steps, latest)) = self.record_dispatched(now)? else { return Ok(0) };
         self.step_ends.keep(first as usize + steps as usize, latest.end.as_nanos());
         if steps == 0 {
             return Ok(0);
         }
-        let ends_some = ends_some && steps as usize == ahead;
+        let ends_some = ends_some && steps == ahead;
         self.scheduler.coast(steps - u32::from(ends_some));
         if ends_some {
             self.scheduler.coast_to_end(first + steps - 1, plan);
@@ -184,29 +245,38 @@ impl Engine {
     }
 
     /// Record the steps ahead that were dispatched before `now`: their number, and the latest ones.
-    fn record_dispatched(&mut self, now: SimTime) -> Option<(u32, Latest)> {
-        let mut latest = self.latest()?;
-        let Coast { first, seqs, context, .. } = self.coast;
+    fn record_dispatched(&mut self, now: SimTime) -> Result<Option<(u32, Latest)>, SimError> {
+        let Some(latest) = self.latest() else { return Ok(None) };
+        let Coast { first, steps: ahead, priced, seqs, context, .. } = self.coast;
         let overhead = self.scheduler.settings().step_overhead;
-        let (mut hash, mut busy_ns, mut read) = (self.hash, 0, context);
-        let mut steps = 0;
-        for end in self.step_ends.ends_after(first as usize, latest.end.as_nanos()) {
-            if latest.scheduled >= now {
-                break;
+        let (hash, busy_ns, steps) = (self.hash, 0, 0);
+        let mut tally = Tally { latest, overhead, hash, busy_ns, seqs, context, steps };
+        match &*self.cost {
+            CostModel::Fixed(model) if !priced => {
+                let price = model.decode_durations(seqs);
+                self.step_ends.reserve(ahead);
+                while tally.steps < ahead && tally.latest.scheduled < now {
+                    let duration = price(tally.context).at_least_one();
+                    let end = tally.latest.next_start(overhead).after(duration)?;
+                    self.step_ends.push(end.as_nanos());
+                    tally.add(end);
+                }
             }
-            busy_ns += end - latest.next_start(overhead).as_nanos();
-            hash.add(end);
-            hash.add(seqs << 32 ^ read);
-            read += seqs;
-            latest.push(SimTime::from_nanos(end));
-            steps += 1;
+            _ => {
+                for end in self.step_ends.ends_after(first as usize, latest.end.as_nanos()) {
+                    if tally.latest.scheduled >= now {
+                        break;
+                    }
+                    tally.add(SimTime::from_nanos(end));
+                }
+            }
         }
-        self.hash = hash;
-        self.counts.busy_ns += busy_ns;
-        self.device_free = latest.end;
+        self.hash = tally.hash;
+        self.counts.busy_ns += tally.busy_ns;
+        self.device_free = tally.latest.end;
         let experts = self.cost.experts(&decode(seqs, context));
-        self.totals.add_decodes(steps, seqs, context, experts);
-        Some((steps, latest))
+        self.totals.add_decodes(tally.steps, seqs, context, experts);
+        Ok(Some((tally.steps, tally.latest)))
     }
 }
 
