@@ -261,18 +261,32 @@ impl Engine {
         let mut end = start.after(duration)?;
         self.device_free = end;
         let mut busy_ns = duration.as_nanos();
-        for stage in &mut self.rare.later_stages {
-            let carried = stage.hop.duration(plan.shape.tokens());
-            end = end.max(stage.hop_free).after(carried)?;
-            stage.hop_free = end;
-            let duration = stage.cost.step_duration(&plan.shape)?;
-            end = end.max(stage.free).after(duration)?;
-            stage.free = end;
-            busy_ns += duration.as_nanos();
+        if self.settings().is_pipelined() {
+            (end, busy_ns) = self.pass_later_stages(&plan.shape, end, busy_ns)?;
         }
         self.record_shape(&plan.shape, busy_ns, end);
         self.dispatch(plan, start, end, records);
         Ok(Outcome::Step(end))
+    }
+
+    /// Have a step that leaves the first stage at `end`, and kept it busy for `busy_ns`, pass the
+    /// others: when it leaves the last one, and how long it keeps all of them busy.
+    fn pass_later_stages(
+        &mut self,
+        shape: &StepShape,
+        mut end: SimTime,
+        mut busy_ns: u64,
+    ) -> Result<(SimTime, u64), SimError> {
+        for stage in &mut self.rare.later_stages {
+            let carried = stage.hop.duration(shape.tokens());
+            end = end.max(stage.hop_free).after(carried)?;
+            stage.hop_free = end;
+            let duration = stage.cost.step_duration(shape)?;
+            end = end.max(stage.free).after(duration)?;
+            stage.free = end;
+            busy_ns += duration.as_nanos();
+        }
+        Ok((end, busy_ns))
     }
 
     /// Decide the next step, which `plan` is filled with.
@@ -351,6 +365,7 @@ impl Engine {
 
     /// Process the output of the step that ends now; `delivered` is when clients see it. Requests
     /// that got their last token here are appended to `ended`.
+    #[inline]
     pub(crate) fn complete(
         &mut self,
         delivered: SimTime,
@@ -358,6 +373,24 @@ impl Engine {
         ended: &mut Vec<Ended>,
     ) {
         let Some(flight) = self.in_flight.pop_front() else { return };
+        if flight.is_uneventful() {
+            self.scheduler.completed(flight.step);
+        } else {
+            self.process(&flight, delivered, records, ended);
+        }
+        if records.decisions.is_some() {
+            self.log_update(records);
+        }
+    }
+
+    /// Process the output of a step that changes the state of some request.
+    fn process(
+        &mut self,
+        flight: &Flight,
+        delivered: SimTime,
+        records: &mut Records,
+        ended: &mut Vec<Ended>,
+    ) {
         for &request in flight.first_tokens() {
             records.requests.first_token(request, delivered);
         }
@@ -365,7 +398,7 @@ impl Engine {
             records.requests.second_token(request, delivered);
         }
         let index = self.index;
-        self.scheduler.complete(&flight, |end| {
+        self.scheduler.complete(flight, |end| {
             if end.held_by.is_some() {
                 records.requests.span_broken(index, end.span);
             } else {
@@ -373,7 +406,6 @@ impl Engine {
             }
             ended.push(end);
         });
-        self.log_update(records);
     }
 
     #[inline]
@@ -447,9 +479,7 @@ impl Engine {
     fn record_step(&mut self, shape: &StepShape, experts: f64, busy_ns: u64, end: SimTime) {
         self.totals.add(shape, experts);
         self.counts.busy_ns += busy_ns;
-        self.step_ends.reserve(1);
-        self.step_ends.push(end.as_nanos());
-        self.step_ends.keep(self.step_ends.count(), end.as_nanos());
+        self.step_ends.add(end.as_nanos());
         self.hash.add(end.as_nanos());
         self.hash.add(shape.tokens() << 32 ^ shape.decode_context_tokens);
     }

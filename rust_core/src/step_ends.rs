@@ -47,6 +47,14 @@ impl StepEnds {
         self.last = end;
     }
 
+    /// The next step ends at `end`, later than all before it, and is kept.
+    #[inline]
+    pub(crate) fn add(&mut self, end: u64) {
+        self.reserve(1);
+        self.push(end);
+        self.mark_new();
+    }
+
     #[cold]
     fn push_long(&mut self, end: u64) {
         // Steps are numbered by u32.
@@ -76,6 +84,11 @@ impl StepEnds {
             }
             self.last = last;
         }
+        self.mark_new();
+    }
+
+    #[inline]
+    fn mark_new(&mut self) {
         if self.marks.len() * BLOCK < self.gaps.len() {
             self.mark();
         }

@@ -176,7 +176,8 @@ impl Scheduler {
         if one_by_one || !self.advance_all(cap, &mut budget, plan) {
             self.walk_running(cap, &mut budget, plan);
         }
-        if plan.preempted.is_empty() {
+        let may_admit = self.waiting.len() > 0 || self.inbox.is_some();
+        if may_admit && plan.preempted.is_empty() {
             self.admit(cap, budget, plan);
         }
         self.order_finishing(plan);
@@ -229,7 +230,7 @@ impl Scheduler {
         self.order_finishing(plan);
     }
 
-    /// The output of such a step has been processed.
+    /// The output of a step has been processed that changes the state of no request.
     pub(crate) const fn completed(&mut self, step: u32) {
         self.processed = step + 1;
     }

@@ -148,6 +148,12 @@ impl Flight {
         }
     }
 
+    /// Whether it changes the state of no request when it ends.
+    #[inline]
+    pub(crate) const fn is_uneventful(&self) -> bool {
+        self.ids.len == 0
+    }
+
     /// Requests whose first token it gives.
     #[inline]
     pub(crate) fn first_tokens(&self) -> &[u32] {
