@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from llm_inference_simulator.cli import main
+from llm_inference_simulator.report.plan_page import write_plan_page
 from llm_inference_simulator.report.result_page import write_report
 from llm_inference_simulator.report.saved import SavedResult
 from tests.browser.chromium import Chromium
@@ -259,4 +261,43 @@ def test_a_hostile_name_stays_text(
     assert HOSTILE in tooltip(chromium, "time-running", right=0.5, down=0.5)
     assert chromium.find("img") == []
     assert chromium.requests() == [path.as_uri()]
+    assert chromium.console() == []
+
+
+def test_the_page_of_a_plan(chromium: Chromium, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    words = "plan --model llama-3.1-8b --xpus h100,l40s --request-rate 4 --num-prompts 200"
+    words += " --goodput ttft:1000 tpot:50 --attainment 0.9 --max-xpus 2 --modes aggregated --quiet"
+    assert main([*words.split(), "--report", str(page)]) == 0
+    chromium.open(page)
+    for view in ("why", "fronts", "candidates", "commands"):
+        open_view(chromium, view)
+        assert visible_views(chromium) == [view]
+        assert undrawn(chromium) == []
+    (commands,) = chromium.find("#view-commands details[open] pre")
+    assert "vllm serve" in commands.text
+    assert chromium.console() == []
+    assert chromium.requests() == [page.as_uri()]
+
+
+def test_hostile_names_in_a_plan_stay_text(chromium: Chromium, tmp_path: Path) -> None:
+    entry = {
+        "parameters": {"xpu": HOSTILE, "n_xpus": 1}, "name": HOSTILE, "metrics": {}, "cost": {},
+        "verdict": "refused", "reason": HOSTILE,
+    }  # fmt: skip
+    request = {
+        "request_rate": 1.0, "goodput": {"ttft": 1.0}, "attainment": 0.9, "max_xpus": 1,
+        "objective_unit": "USD", "base": {"model": HOSTILE},
+    }  # fmt: skip
+    plan: dict[str, Any] = {
+        "request": request, "best": None, "candidates": [entry], "warnings": [HOSTILE],
+        "pareto": {"speed_per_user_and_per_xpu": [], "cost_and_tail_latency": []},
+        "commands": [], "simulations": 0, "not_simulated_because_dearer": 0,
+    }  # fmt: skip
+    page = tmp_path / "plan.html"
+    write_plan_page(page, plan, "0")
+    chromium.open(page)
+    (title,) = chromium.find("h1")
+    assert title.text == f"Plan for {HOSTILE}"
+    assert chromium.script("return document.title") == f"Plan for {HOSTILE}"
     assert chromium.console() == []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from llm_inference_simulator._core import __version__
 from llm_inference_simulator.cli.plan_summary import print_plan
 from llm_inference_simulator.cli.run_config import name_flags, put_flags
 from llm_inference_simulator.config import SimulatorConfig
@@ -18,6 +19,8 @@ from llm_inference_simulator.plan.judge import Trial
 from llm_inference_simulator.plan.request import Objective
 from llm_inference_simulator.plan.search import Report
 from llm_inference_simulator.progress_bar import task_bar
+from llm_inference_simulator.report import require_jinja
+from llm_inference_simulator.report.plan_page import write_plan_page
 
 EXIT_NOTHING_MEETS = 3
 DEFAULT_ROWS = 12
@@ -30,20 +33,18 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 def run_plan(flags: Mapping[str, Any]) -> int:
     """Plan what ``flags`` ask for; the exit code is 3 where nothing meets the objectives."""
     request = request_of(flags)
-    output = flags.get("command.output")
-    if output is not None:
-        check_writable(Path(output), "--output")
+    output, page = flags.get("command.output"), flags.get("command.report")
+    for path, flag in ((output, "--output"), (page, "--report")):
+        if path is not None:
+            check_writable(Path(path), flag)
+    if page is not None:
+        require_jinja()
     quiet = flags.get("command.quiet", False)
     silent = quiet or flags.get("command.no_progress", False)
     with _reporter(silent=silent) as report:
         plan = make_plan(request, jobs=flags.get("command.jobs"), report=report)
-    if output is not None:
-        try:
-            plan.write_json(Path(output))
-        except OSError as error:
-            raise ConfigError(
-                f"--output {output} cannot be written: {error.strerror or error}"
-            ) from None
+    _write("--output", output, plan.write_json)
+    _write("--report", page, lambda path: write_plan_page(path, plan.to_dict(), __version__))
     if not quiet and (output is None or not is_stream(Path(output))):
         print_plan(plan, flags.get("command.rows", DEFAULT_ROWS))
     for warning in plan.warnings:
@@ -52,6 +53,15 @@ def run_plan(flags: Mapping[str, Any]) -> int:
         print(f"error: {_nothing_meets(plan)}", file=sys.stderr)
         return EXIT_NOTHING_MEETS
     return 0
+
+
+def _write(flag: str, file: str | None, write: Callable[[Path], None]) -> None:
+    if file is None:
+        return
+    try:
+        write(Path(file))
+    except OSError as error:
+        raise ConfigError(f"{flag} {file} cannot be written: {error.strerror or error}") from None
 
 
 def request_of(flags: Mapping[str, Any]) -> PlanRequest:

@@ -154,6 +154,7 @@ _RESULTS = Group(
     "command",
     (
         Flag("--output", str, "FILE.json", "best, candidates, Pareto fronts, commands"),
+        Flag("--report", str, "FILE.html", "a page of the plan for a browser"),
         Flag("--rows", at_least(1), "N", "most rows of the table (default: 12)"),
         Flag("--jobs", at_least(1), "N", "threads (default: all cores)"),
         Flag("--seed", whole_number, "N", "seed of the load (default: 0)", section=""),

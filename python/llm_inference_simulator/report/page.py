@@ -36,11 +36,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """A titled paragraph, or (``folded``) preformatted text that opens on a click."""
+    """A titled paragraph, or (``folded``) preformatted text that opens on a click.
+
+    ``unfolded`` text is preformatted too, and open from the start.
+    """
 
     title: str
     body: str
     folded: bool = False
+    unfolded: bool = False
 
 
 Item = Chart | Table | Text
