@@ -1,6 +1,7 @@
 //! One serving engine: its scheduler, the stages of its pipeline and the steps in flight.
 
 mod coast;
+mod decision_log;
 mod lockstep;
 
 use std::collections::VecDeque;
@@ -10,9 +11,7 @@ use crate::config::{EngineSettings, Hop, Role};
 use crate::cost::{CostModel, StepShape, StepTotals};
 use crate::error::SimError;
 use crate::ids::SlotId;
-use crate::recorder::{
-    Call, Decision, Decisions, RequestColumns, StepColumns, TraceHash, next_step,
-};
+use crate::recorder::{Call, Decisions, RequestColumns, StepColumns, TraceHash, next_step};
 use crate::scheduler::{Ended, Flight, Lost, NewRequest, Reservation, Scheduler, StepPlan};
 use crate::shared_blocks::SharedBlocks;
 use crate::step_ends::StepEnds;
@@ -428,44 +427,6 @@ impl Engine {
         }
         if records.decisions.is_some() && self.scheduler.has_requests() {
             self.log_decision(plan, records);
-        }
-    }
-
-    /// Log a call of the scheduler, and the update of an empty step, which has no output to wait
-    /// for: it follows the updates of the steps before it.
-    fn log_decision(&mut self, plan: &StepPlan, records: &mut Records) {
-        let Some(decisions) = &mut records.decisions else { return };
-        decisions.rows.extend_from_slice(&plan.rows);
-        decisions.preempted.extend_from_slice(&plan.preempted);
-        let index = decisions.steps.len();
-        decisions.steps.push(Decision {
-            rows_end: decisions.rows.len(),
-            preempted_end: decisions.preempted.len(),
-            free_blocks: self.scheduler.kv().free(),
-            waiting: self.scheduler.waiting(),
-            running: self.scheduler.running(),
-        });
-        decisions.log.push((self.index, Call::Schedule, index));
-        self.rare.logged.push_back((index, plan.is_empty()));
-        if self.in_flight.is_empty() {
-            self.log_empty_updates(records);
-        }
-    }
-
-    fn log_update(&mut self, records: &mut Records) {
-        if let Some(decisions) = &mut records.decisions
-            && let Some((index, _)) = self.rare.logged.pop_front()
-        {
-            decisions.log.push((self.index, Call::Update, index));
-            self.log_empty_updates(records);
-        }
-    }
-
-    fn log_empty_updates(&mut self, records: &mut Records) {
-        let Some(decisions) = &mut records.decisions else { return };
-        while let Some(&(index, true)) = self.rare.logged.front() {
-            self.rare.logged.pop_front();
-            decisions.log.push((self.index, Call::Update, index));
         }
     }
 

@@ -147,11 +147,11 @@ impl Engine {
         let (summed, apart) = if latest.overlaps { (steps - 1, 0) } else { (steps, overhead) };
         let Some(between) = summed.checked_sub(1) else { return Some(latest.end) };
         // The first is the shortest.
-        let shortest = model.decodes_ns(seqs, context, 1)?;
-        if shortest == 0 || (latest.overlaps && shortest < overhead) {
+        let shortest = model.decode_durations(seqs)(context);
+        if shortest.as_nanos() == 0 || (latest.overlaps && shortest.as_nanos() < overhead) {
             return None;
         }
-        let running = model.decodes_ns(seqs, context, summed)?;
+        let running = model.decodes_ns(seqs, shortest, summed)?;
         let nanos = running.checked_add(apart.checked_mul(u64::from(between))?)?;
         let start = latest.next_start(self.scheduler.settings().step_overhead);
         start.after(SimDuration::from_nanos(nanos)).ok()
