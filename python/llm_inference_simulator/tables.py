@@ -43,6 +43,7 @@ def require(library: str, purpose: str) -> Any:
     extras = {
         "pyarrow": "'llm-inference-simulator[parquet]'",
         "ray": "'llm-inference-simulator[ray]'",
+        "optuna": "'llm-inference-simulator[optuna]'",
     }
     try:
         return importlib.import_module(library)

@@ -201,6 +201,33 @@ def test_sigkill_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     assert sorted(indices) == list(range(100))
 
 
+def test_ctrl_c_ends_a_sweep_that_goes_on_later(tmp_path: Path) -> None:
+    file, folder = tmp_path / "sweep.yaml", tmp_path / "sweep"
+    workload = {**BASE["workload"], "num_prompts": 2000}
+    sections = {"base": {**BASE, "workload": workload}, "grid": {"seed": list(range(100))}}
+    file.write_text(yaml.safe_dump(sections))
+    words = ["sweep", str(file), "--output", str(folder), "--quiet"]
+    command = [sys.executable, "-m", "llm_inference_simulator", *words]
+    journal = folder / NAME
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and (
+            not journal.exists() or journal.read_bytes().count(b"\n") < 4
+        ):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "of 100 configurations" in err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert [path.name for path in folder.iterdir()] == [NAME]
+    before = journal.read_bytes()
+    assert before.endswith(b"\n")
+    assert main(words) == 0
+    assert journal.read_bytes().startswith(before)
+    assert pyarrow.parquet.read_table(folder / "results.parquet").num_rows == 100
+
+
 def written(tmp_path: Path, **sections: Any) -> str:
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({"base": BASE, **sections}))

@@ -16,7 +16,7 @@ from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import check_writable, is_stream
 from llm_inference_simulator.plan import Plan, PlanRequest, make_plan
 from llm_inference_simulator.plan.judge import Trial
-from llm_inference_simulator.plan.request import Objective
+from llm_inference_simulator.plan.request import Method, Objective
 from llm_inference_simulator.plan.search import Report
 from llm_inference_simulator.progress_bar import task_bar
 from llm_inference_simulator.report import require_jinja
@@ -28,6 +28,7 @@ NODE_XPUS = 8
 """``--max-xpus`` without a rate: the highest rate of a node."""
 MODES = ("aggregated", "disaggregated")
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
+SEARCHES: tuple[str, ...] = get_args(Method)
 
 
 def run_plan(flags: Mapping[str, Any]) -> int:
@@ -73,6 +74,7 @@ def request_of(flags: Mapping[str, Any]) -> PlanRequest:
     given = {place.removeprefix("plan."): flags[place] for place in flags if "plan." in place}
     _check_names("--modes", given.get("modes", ()), MODES)
     _check_names("--objective", (given.get("objective", "cost"),), OBJECTIVES)
+    _check_names("--search", (given.get("search", "exhaustive"),), SEARCHES)
     if "model" not in base:
         raise ConfigError("--model missing: name a model, as in --model llama-3.1-70b")
     searched = {

@@ -125,6 +125,13 @@ _SPACE = Group(
             field="max_num_batched_tokens",
         ),
         Flag(
+            "--search",
+            str,
+            "NAME",
+            "exhaustive, or optuna: simulate --trials candidates (default: exhaustive)",
+        ),
+        Flag("--trials", at_least(1), "N", "candidates that optuna chooses (default: 200)"),
+        Flag(
             "--router",
             str,
             "POLICY",
@@ -157,7 +164,7 @@ _RESULTS = Group(
         Flag("--report", str, "FILE.html", "a page of the plan for a browser"),
         Flag("--rows", at_least(1), "N", "most rows of the table (default: 12)"),
         Flag("--jobs", at_least(1), "N", "threads (default: all cores)"),
-        Flag("--seed", whole_number, "N", "seed of the load (default: 0)", section=""),
+        Flag("--seed", whole_number, "N", "of the load and --search (default: 0)", section=""),
         Switch("--quiet", "print nothing but errors and warnings"),
         Switch("--no-progress", "no progress bar (there is none outside a terminal)"),
         Switch("--traceback", "show where an internal error happened"),

@@ -16,6 +16,7 @@ from llm_inference_simulator.plan.judge import LONGER, Judge, Trial
 from llm_inference_simulator.plan.pareto import pareto_front
 from llm_inference_simulator.plan.prices import prices_of
 from llm_inference_simulator.plan.request import DEFAULT_REQUESTS, PlanRequest
+from llm_inference_simulator.plan.sampling import sampled
 from llm_inference_simulator.plan.search import Report, Search, cheapest, highest_rates, value_of
 from llm_inference_simulator.results import strict_json
 from llm_inference_simulator.shared_inputs import SharedInputs
@@ -97,11 +98,13 @@ class Plan:
                 "xpus": list(request.xpus),
                 "max_xpus": request.max_xpus,
                 "tolerance": request.tolerance,
+                "search": request.search,
                 "base": dict(request.base),
             },
             "best": self._best(),
             "candidates": candidates,
             "not_simulated_because_dearer": self.search.unneeded,
+            "not_simulated_because_not_chosen": self.search.left_out,
             "pareto": {name: list(places) for name, places in self.fronts.items()},
             "commands": list(self.commands),
             "simulations": self.simulations,
@@ -161,7 +164,10 @@ def make_plan(
     """
     prices = prices_of(request.xpus, request.base.get("pricing", {}))
     judge = Judge(request, prices, SharedInputs(), jobs=jobs)
-    find = highest_rates if request.request_rate is None else cheapest
+    if request.search == "optuna":
+        find = sampled
+    else:
+        find = highest_rates if request.request_rate is None else cheapest
     search = find(judge, report)
     _require_some(search)
     best = search.best
@@ -180,7 +186,12 @@ def make_plan(
         else tuple(serve_commands(best.candidate, config)),
         fronts=_fronts(search.trials),
         simulations=judge.simulations,
-        warnings=(*prices.warnings, *_unlike_prices(judge, search), *_few(request)),
+        warnings=(
+            *prices.warnings,
+            *_not_all(search),
+            *_unlike_prices(judge, search),
+            *_few(request),
+        ),
         values=values,
         config=None if config is None else config.to_dict(),
     )
@@ -210,6 +221,17 @@ def _fronts(trials: Sequence[Trial]) -> dict[str, tuple[int, ...]]:
         pairs = [(measure(place, first), measure(place, second)) for place in places]
         fronts[name] = tuple(places[i] for i in pareto_front(pairs))
     return fronts
+
+
+def _not_all(search: Search) -> list[str]:
+    """Warn where a sampled search left candidates out that could be better."""
+    if not search.left_out:
+        return []
+    simulated = len(search.trials)
+    return [
+        f"not all candidates were simulated: Optuna chose {simulated:,}, and {search.left_out:,} "
+        "that may be better were left out: raise --trials for a surer answer"
+    ]
 
 
 def _unlike_prices(judge: Judge, search: Search) -> list[str]:

@@ -9,12 +9,16 @@ from typing import Any, Literal
 from llm_inference_simulator.errors import ConfigError
 
 Objective = Literal["cost", "xpus", "energy"]
+Method = Literal["exhaustive", "optuna"]
 
 NODE_SIZE = 8
 """Accelerators of a node; an engine lies inside one."""
 
 DEFAULT_REQUESTS = 2000
 """Of a simulation where the load flags give no number: p99 rests on 20 of them."""
+
+DEFAULT_TRIALS = 200
+"""Candidates that a sampled search simulates where none are given."""
 
 TRANSFER_GB_S = 50.0
 """Of a disaggregated engine's link: one 400 Gbit/s network card."""
@@ -44,6 +48,10 @@ class PlanRequest:
     tolerance: float = 0.02
     """Of the highest rate: the next higher rate that was tried and missed is at most so much
     higher."""
+    search: Method = "exhaustive"
+    """Simulate all that bounds leave, or those that Optuna's sampler chooses."""
+    trials: int | None = None
+    """Candidates that a sampled search simulates; None: :data:`DEFAULT_TRIALS`."""
 
     def __post_init__(self) -> None:
         if not self.xpus:
@@ -60,6 +68,10 @@ class PlanRequest:
             )
         if not 0.001 <= self.tolerance <= 0.5:
             raise ConfigError(f"--tolerance {self.tolerance:g}: give a share from 0.001 to 0.5")
+        if self.trials is not None and self.search != "optuna":
+            raise ConfigError(
+                f"--trials {self.trials} needs --search optuna: an exhaustive search has no limit"
+            )
         workload = self.base.get("workload", {})
         for field_ in ("rate_stages", "rate_schedule", "max_concurrency"):
             if workload.get(field_) is not None:

@@ -36,6 +36,8 @@ class Search:
     pruned: list[Pruned] = field(default_factory=list)
     unneeded: int = 0
     """Candidates that cannot be better than the best one."""
+    left_out: int = 0
+    """Candidates that could be better, but that a sampled search did not choose."""
     best: Trial | None = None
 
 
@@ -75,7 +77,7 @@ def cheapest(judge: Judge, report: Report | None = None) -> Search:
     pruner = Pruner(judge, request.request_rate)
     survivors, pruned = pruner.survey()
     search = Search(pruned=pruned)
-    least = _in_order(survivors, judge, pruner)
+    least = in_order(survivors, judge, pruner)
     done = 0
     while done < len(least):
         limit = None if search.best is None else value_of(search.best, judge)
@@ -134,9 +136,10 @@ def kind_of(candidate: Candidate) -> tuple[str, str]:
     return candidate.family.xpu, candidate.family.mode
 
 
-def _in_order(
+def in_order(
     survivors: Sequence[Survivor], judge: Judge, pruner: Pruner
 ) -> list[tuple[float, Candidate]]:
+    """Candidates that bounds leave with the least that they cost, the cheapest first."""
     request = judge.request
     listed = [
         (judge.prices.least(candidate, request.objective, pruner.workload), candidate)
@@ -162,25 +165,38 @@ def highest_rates(judge: Judge, report: Report | None = None) -> Search:
     pruner = Pruner(judge, FIRST_RATE)
     survivors, pruned = pruner.survey()
     search = Search(pruned=pruned)
-    brackets = [
+    brackets = brackets_of(survivors, request, pruner)
+    search.trials = narrow(brackets, judge, report)
+    search.best = best_of(search.trials, judge)
+    return search
+
+
+def brackets_of(
+    survivors: Sequence[Survivor], request: PlanRequest, pruner: Pruner
+) -> list[Bracket]:
+    """One of each largest candidate, not yet narrowed."""
+    return [
         Bracket(candidate, _ceiling(survivor, candidate, pruner))
         for survivor in survivors
         for candidate in _largest(survivor, request)
     ]
+
+
+def narrow(brackets: Sequence[Bracket], judge: Judge, report: Report | None) -> list[Trial]:
+    """Bisect brackets together; each one's trial at the highest rate held, or a missed one."""
+    tolerance = judge.request.tolerance
     for round_ in itertools.count(1):
-        active = [each for each in brackets if each.next_rate(request.tolerance) is not None]
+        active = [each for each in brackets if each.next_rate(tolerance) is not None]
         if not active:
             break
-        wanted = [(each.candidate, each.next_rate(request.tolerance) or 0.0) for each in active]
+        wanted = [(each.candidate, each.next_rate(tolerance) or 0.0) for each in active]
         for bracket, trial in zip(active, judge.trials(wanted), strict=True):
             bracket.note(trial)
-        search.best = best_of([each.held for each in brackets if each.held], judge)
         if report is not None:
-            report(len(brackets) - len(active), len(brackets), search.best)
+            best = best_of([each.held for each in brackets if each.held], judge)
+            report(len(brackets) - len(active), len(brackets), best)
         assert round_ < 100
-    search.trials = [each.held or each.missed for each in brackets if each.held or each.missed]  # type: ignore[misc]
-    search.best = best_of(search.trials, judge)
-    return search
+    return [each.held or each.missed for each in brackets if each.held or each.missed]  # type: ignore[misc]
 
 
 def _largest(survivor: Survivor, request: PlanRequest) -> Iterator[Candidate]:
