@@ -36,6 +36,12 @@ def test_a_plan_without_an_answer_is_a_page_too(tmp_path: Path) -> None:
     assert "vllm serve" not in text
 
 
+def test_one_file_cannot_hold_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "plan")
+    assert main([*QUESTION, "--report", path, "--output", path]) == 2
+    assert "give two files" in capsys.readouterr().err
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,8 @@ def run_plan(flags: Mapping[str, Any]) -> int:
             check_writable(Path(path), flag)
     if page is not None:
         require_jinja()
+        if output is not None and Path(output).resolve() == Path(page).resolve():
+            raise ConfigError(f"--output and --report are both {page}: give two files")
     quiet = flags.get("command.quiet", False)
     silent = quiet or flags.get("command.no_progress", False)
     with _reporter(silent=silent) as report:

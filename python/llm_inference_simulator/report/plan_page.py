@@ -235,6 +235,9 @@ def _candidates(plan: Entry) -> list[Item]:
                 title="Not possible",
                 header=("kind", "verdict", "reason"),
                 rows=[[each["name"], each["verdict"], each["reason"]] for each in rest[:MOST_ROWS]],
+                caption=f"{len(rest):,} kinds; the first {MOST_ROWS} are shown."
+                if len(rest) > MOST_ROWS
+                else "",
                 text_columns=3,
             )
         )
