@@ -18,7 +18,7 @@ LAYERS = [
     {"rate_schedule"},
     {"workload_config"},
     {"config"},
-    {"catalog", "workload", "calibration", "_core", "cluster"},
+    {"catalog", "workload", "calibration", "_core", "cluster", "step_sums"},
     {"capacity", "capacity_remedies", "performance_models"},
     {
         "aggregated_cluster",

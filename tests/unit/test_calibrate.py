@@ -13,7 +13,7 @@ import pytest
 from llm_inference_simulator import SimulatorConfig, simulate
 from llm_inference_simulator.calibration import CalibrationFile, load_calibration
 from llm_inference_simulator.calibration.bench_results import AskedLengths, read_bench_result
-from llm_inference_simulator.calibration.step_data import SUMS, read_step_logs
+from llm_inference_simulator.calibration.step_data import read_step_logs
 from llm_inference_simulator.calibrators.from_bench import (
     bench_workload,
     measured_config,
@@ -22,6 +22,7 @@ from llm_inference_simulator.calibrators.from_bench import (
 from llm_inference_simulator.cli import main
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 from llm_inference_simulator.performance_models import VLLMRooflineModel
+from llm_inference_simulator.step_sums import STEP_SUMS
 from llm_inference_simulator.workload import Workload
 
 DATA = Path(__file__).parents[2] / "benchmark_data" / "raw" / "vllm_cpu"
@@ -238,7 +239,7 @@ def test_a_synchronous_step_includes_the_scheduler_and_an_asynchronous_one_does_
     shape = found.shape(("sliding", 4))
     # By hand, from the definitions of docs/spec.md: 7*0 + 7*8/2 and 4*3 + 4*5/2 pairs; in a window
     # of four tokens a query sees at most four keys.
-    assert {name: getattr(shape, name) for name in SUMS} == {
+    assert {name: getattr(shape, name) for name in STEP_SUMS} == {
         "prefill_seqs": 2,
         "prefill_tokens": 11,
         "prefill_attention_pairs": 28 + 22,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from llm_inference_simulator._core import StepShape
 from llm_inference_simulator.calibration.parameters import DataSource, MeasuredEngine
 from llm_inference_simulator.errors import CalibrationError, ConfigError
+from llm_inference_simulator.step_sums import STEP_SUMS
 
 WARM_UP_SHARE = 0.05
 """Share of a log's steps that is dropped at its start where its header gives no warm-up_steps."""
@@ -38,20 +39,6 @@ _SETTINGS = {
     "async": "async_scheduling",
 }
 """Keys of the header, and the settings that they give."""
-
-SUMS = (
-    "prefill_seqs",
-    "prefill_tokens",
-    "prefill_attention_pairs",
-    "prefill_context_tokens",
-    "decode_seqs",
-    "decode_context_tokens",
-    "sampled_seqs",
-    "prefill_window_pairs",
-    "prefill_window_tokens",
-    "decode_window_tokens",
-)
-"""What a cost model sees of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +77,7 @@ class MeasuredStep:
         chunks, contexts = Counter(self.chunks), Counter(self.contexts)
         parts = [StepShape.prefill(n, new, old, window) for (old, new), n in chunks.items()]
         parts += [StepShape.decode(n, context, window) for context, n in contexts.items()]
-        sums = {name: sum(getattr(part, name) for part in parts) for name in SUMS}
+        sums = {name: sum(getattr(part, name) for part in parts) for name in STEP_SUMS}
         return StepShape(**{**sums, "sampled_seqs": self.sampled_seqs})
 
     @property

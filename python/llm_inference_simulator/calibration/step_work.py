@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from llm_inference_simulator._core import OperationCost, StepShape
 from llm_inference_simulator.calibration.parameters import RooflineParameters
-from llm_inference_simulator.calibration.step_data import SUMS, MeasuredStep
+from llm_inference_simulator.calibration.step_data import MeasuredStep
+from llm_inference_simulator.step_sums import STEP_SUMS
 
 Array = NDArray[np.float64]
 Breakdown = Callable[[StepShape], Mapping[str, OperationCost]]
@@ -114,7 +115,7 @@ def step_work(
     parts = []
     for step in steps:
         shape = step.shape(window)
-        key = tuple(getattr(shape, name) for name in SUMS)
+        key = tuple(getattr(shape, name) for name in STEP_SUMS)
         if key not in known:
             known[key] = breakdown(shape)
         parts.append(known[key])

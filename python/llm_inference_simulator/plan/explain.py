@@ -12,6 +12,7 @@ from llm_inference_simulator.plan.judge import Judge, Trial
 from llm_inference_simulator.pools import ResolvedPool
 from llm_inference_simulator.results import SimulationResult
 from llm_inference_simulator.simulation import simulate
+from llm_inference_simulator.step_sums import STEP_SUMS
 
 BOUNDS = {
     "compute": "compute",
@@ -87,19 +88,7 @@ def _bound_shares(pool: ResolvedPool, engines: Sequence[EngineStats]) -> list[tu
         total: int = sum(getattr(each, name) for each in totals)
         return round(total / steps)
 
-    fields = (
-        "prefill_seqs",
-        "prefill_tokens",
-        "prefill_attention_pairs",
-        "prefill_context_tokens",
-        "decode_seqs",
-        "decode_context_tokens",
-        "sampled_seqs",
-        "prefill_window_pairs",
-        "prefill_window_tokens",
-        "decode_window_tokens",
-    )
-    step = StepShape(**{name: mean(name) for name in fields})
+    step = StepShape(**{name: mean(name) for name in STEP_SUMS})
     seconds: dict[str, float] = {}
     for stage in pool.core.cost_models:
         for part in stage.breakdown(step):

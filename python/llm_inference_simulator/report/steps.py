@@ -8,26 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_inference_simulator.step_sums import STEP_SUMS
+
 if TYPE_CHECKING:
     from llm_inference_simulator._core import CostModel
     from llm_inference_simulator.results import SimulationResult
 
 MOST_SAMPLES = 2000
 """Steps of a pool whose components are looked at: shares of time to within a percent or two."""
-
-SUMS = (
-    "prefill_seqs",
-    "prefill_tokens",
-    "prefill_attention_pairs",
-    "prefill_context_tokens",
-    "decode_seqs",
-    "decode_context_tokens",
-    "sampled_seqs",
-    "prefill_window_pairs",
-    "prefill_window_tokens",
-    "decode_window_tokens",
-)
-"""Columns of a step that make its ``StepShape``."""
 
 
 class Part(NamedTuple):
@@ -46,7 +34,7 @@ class StepBreakdown:
         from llm_inference_simulator._core import StepShape
 
         self._shape = StepShape
-        self._sums = {name: steps[name] for name in SUMS}
+        self._sums = {name: steps[name] for name in STEP_SUMS}
         self._engine = steps["engine"]
         self._durations = steps["end_ns"] - steps["start_ns"]
         index = {id(pool): place for place, pool in enumerate(result.setup.pools)}
