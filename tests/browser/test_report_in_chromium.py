@@ -287,10 +287,11 @@ def test_hostile_names_in_a_plan_stay_text(chromium: Chromium, tmp_path: Path) -
     }  # fmt: skip
     request = {
         "request_rate": 1.0, "goodput": {"ttft": 1.0}, "attainment": 0.9, "max_xpus": 1,
-        "objective_unit": "USD", "base": {"model": HOSTILE},
+        "objective_unit": "USD", "base": {"model": HOSTILE}, "xpus": [HOSTILE], "tolerance": 0.02,
     }  # fmt: skip
     plan: dict[str, Any] = {
-        "request": request, "best": None, "candidates": [entry], "warnings": [HOSTILE],
+        "request": request, "best": None, "nearest": None, "candidates": [entry],
+        "warnings": [HOSTILE],
         "pareto": {"speed_per_user_and_per_xpu": [], "cost_and_tail_latency": []},
         "commands": [], "simulations": 0, "not_simulated_because_dearer": 0,
     }  # fmt: skip

@@ -27,12 +27,17 @@ def test_the_page_has_the_answer_and_its_reasons(tmp_path: Path) -> None:
         assert words in text, words
 
 
-def test_a_plan_without_an_answer_is_a_page_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [("1", "ttft 1 ms is out of reach"), ("23", "The nearest is "), ("23", " instead of 23 ms")],
+)
+def test_a_plan_without_an_answer_is_a_page_too(limit: str, reason: str, tmp_path: Path) -> None:
     page = tmp_path / "plan.html"
-    words = [word if word != "ttft:1000" else "ttft:1" for word in QUESTION]
+    words = [word if word != "ttft:1000" else f"ttft:{limit}" for word in QUESTION]
     assert main([*words, "--report", str(page)]) == 3
     text = page.read_text(encoding="utf-8")
     assert "Nothing that was tried holds 4 requests/s" in text
+    assert reason in text
     assert "vllm serve" not in text
 
 

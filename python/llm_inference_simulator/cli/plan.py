@@ -140,13 +140,13 @@ def _reporter(*, silent: bool) -> Iterator[Report | None]:
 
 def _nothing_meets(plan: Plan) -> str:
     """Say how near the nearest candidate came, and what could be changed."""
-    judged = [(trial.judgement, trial) for trial in plan.trials if trial.judgement is not None]
+    nearest = plan.nearest
     remedy = "raise --max-xpus, loosen --goodput or --attainment, or name other --xpus"
-    if not judged:
+    if nearest is None or nearest.judgement is None:
         reason = plan.search.pruned[0].reason if plan.search.pruned else "nothing could run"
         return f"nothing meets the objectives: {reason}; {remedy}"
-    nearest, trial = max(judged, key=lambda pair: pair[0].share)
+    candidate = nearest.candidate
     return (
-        f"nothing meets the objectives; the nearest is {trial.candidate.count_words} "
-        f"({trial.candidate.family.words}): {nearest.reason}; {remedy}"
+        f"nothing meets the objectives; the nearest is {candidate.count_words} "
+        f"({candidate.family.words}): {nearest.judgement.reason}; {remedy}"
     )

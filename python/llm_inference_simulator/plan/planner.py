@@ -67,6 +67,14 @@ class Plan:
         return self.search.best
 
     @property
+    def nearest(self) -> Trial | None:
+        """Without an answer, the candidate that came nearest to one; None where nothing ran."""
+        judged = [trial for trial in self.trials if trial.judgement is not None]
+        if self.best is not None or not judged:
+            return None
+        return max(judged, key=lambda trial: trial.judgement.share if trial.judgement else 0.0)
+
+    @property
     def unit(self) -> str:
         """Of the objective's values."""
         units = UNITS_OF_RATES if self.request.request_rate is None else UNITS
@@ -102,6 +110,7 @@ class Plan:
                 "base": dict(request.base),
             },
             "best": self._best(),
+            "nearest": None if self.nearest is None else _trial_data(self.nearest),
             "candidates": candidates,
             "not_simulated_because_dearer": self.search.unneeded,
             "not_simulated_because_not_chosen": self.search.left_out,

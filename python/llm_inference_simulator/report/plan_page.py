@@ -76,14 +76,20 @@ def _question(plan: Entry) -> str:
     limits = " and ".join(f"{name} ≤ {limit:g} ms" for name, limit in request["goodput"].items())
     share = f"{request['attainment']:.4g} of the requests with {limits}"
     if request["request_rate"] is None:
-        return f"the highest rate of clusters up to {request['max_xpus']} accelerators, {share}"
+        return f"the highest rate, up to {request['max_xpus']} accelerators, {share}"
     return f"{request['request_rate']:g} requests/s, {share}"
 
 
 def _answer(plan: Entry) -> Answer:
     best = plan["best"]
     if best is None:
-        return Answer(sentence=f"Nothing that was tried holds {_question(plan)}.")
+        nearest = plan["nearest"]
+        if nearest is not None:
+            near = f" The nearest is {nearest['name']}: {nearest['reason']}."
+        else:
+            reasons = [each["reason"] for each in plan["candidates"] if each["reason"]]
+            near = f" {reasons[0]}." if reasons else ""
+        return Answer(sentence=f"Nothing that was tried holds {_question(plan)}.{near}")
     metrics, xpu = best["metrics"], best["parameters"]["xpu"]
     cost = metrics["usd_per_hour"]
     figures = [
@@ -150,7 +156,7 @@ def _tabs(plan: Entry) -> list[Tab]:
     return [
         Tab(identity="why", title="Why", items=why),
         Tab(identity="fronts", title="Trade-offs", items=[f for f in fronts if f is not None]),
-        Tab(identity="candidates", title="Candidates", items=_candidates(plan)),
+        Tab(identity="candidates", title="Candidates", items=[*_candidates(plan), _asked(plan)]),
         Tab(
             identity="commands",
             title="Commands",
@@ -242,6 +248,21 @@ def _candidates(plan: Entry) -> list[Item]:
             )
         )
     return items
+
+
+def _asked(plan: Entry) -> Table:
+    """What the answer holds for."""
+    request = plan["request"]
+    rate = request["request_rate"]
+    rows = [
+        ("model", request["base"]["model"]),
+        ("accelerators", f"{', '.join(request['xpus'])}; at most {request['max_xpus']}"),
+        ("rate", "the highest" if rate is None else f"{rate:g} requests/s"),
+        ("objectives", _question(plan)),
+        ("smallest", request["objective_unit"]),
+        ("tolerance of rates", f"{request['tolerance']:.1%}"),
+    ]
+    return Table(title="What was asked", rows=rows, text_columns=2)
 
 
 def _rank(entry: Entry) -> tuple[float, float]:
