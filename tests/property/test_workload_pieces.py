@@ -9,7 +9,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 
 from llm_inference_simulator.workload import build_workload
 from llm_inference_simulator.workload.pieces import RequestStream
@@ -106,6 +106,7 @@ def in_order(rows: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     return [(time, *row[1:]) for time, row in zip(times, rows, strict=True)]
 
 
+@example([(0, 1, 1)] * 20, {"duration": 30.0, "num_prompts": 20}, vidur, 1, False)
 @given(ROWS.map(in_order), CUTS, st.sampled_from([vidur, burstgpt]), PIECES, st.booleans())
 def test_traced_requests(
     rows: list[tuple[int, int, int]], cut: dict[str, Any], write: Any, piece: int, zipped: bool

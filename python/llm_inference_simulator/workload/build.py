@@ -331,21 +331,22 @@ def _replayed(config: RequestsConfig, trace: Trace) -> _Rows:
     arrivals = sped_up(trace.arrival_ns, config.trace_speedup)
     duration_ns = int(sped_up(np.array([trace.span_ns]), config.trace_speedup)[0])
     warnings = list(trace.warnings)
-    n = len(arrivals)
-    if config.duration is not None:
-        asked_ns = round(config.duration * 1e9)
-        if asked_ns < duration_ns:
-            n, duration_ns = int(np.searchsorted(arrivals, asked_ns, side="left")), asked_ns
-        elif asked_ns > duration_ns:
-            warnings.append(
-                f"duration={config.duration:g} s is longer than the trace, which lasts "
-                f"{duration_ns / 1e9:.6g} s"
-            )
+    n, span_ns = len(arrivals), duration_ns
+    asked_ns = None if config.duration is None else round(config.duration * 1e9)
+    if asked_ns is not None and asked_ns < span_ns:
+        n, duration_ns = int(np.searchsorted(arrivals, asked_ns, side="left")), asked_ns
     wanted = config.num_prompts
     if wanted is not None and wanted <= n:
+        # Perhaps no more of the trace was read: whether it is as long as asked is not known.
         n, duration_ns = wanted, int(arrivals[wanted - 1])
-    elif n == len(arrivals):
-        warnings.extend(too_few(config, n))
+    else:
+        if asked_ns is not None and asked_ns > span_ns:
+            warnings.append(
+                f"duration={config.duration:g} s is longer than the trace, which lasts "
+                f"{span_ns / 1e9:.6g} s"
+            )
+        if n == len(arrivals):
+            warnings.extend(too_few(config, n))
     return _Rows(
         arrival_ns=arrivals[:n],
         prompt_tokens=trace.prompt_tokens[:n],
