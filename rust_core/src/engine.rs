@@ -159,7 +159,7 @@ impl Engine {
             in_flight: VecDeque::with_capacity(depth),
             device_free: SimTime::ZERO,
             step_ends: StepEnds::default(),
-            hash: TraceHash::new(),
+            hash: TraceHash::default(),
             counts: EngineCounts::default(),
             totals: StepTotals::default(),
             scheduler: Scheduler::new(settings, Arc::clone(&common.shared), record_decisions),
@@ -441,8 +441,7 @@ impl Engine {
         self.totals.add(shape, experts);
         self.counts.busy_ns += busy_ns;
         self.step_ends.add(end.as_nanos());
-        self.hash.add(end.as_nanos());
-        self.hash.add(shape.tokens() << 32 ^ shape.decode_context_tokens);
+        self.hash.add(end.as_nanos(), shape.tokens() << 32 ^ shape.decode_context_tokens);
     }
 
     fn record_row(&self, plan: &StepPlan, rows: &mut StepColumns, start: SimTime, end: SimTime) {

@@ -411,33 +411,27 @@ pub(crate) fn next_step(steps: usize) -> Result<u32, SimError> {
     }
 }
 
-/// A running 64-bit hash: equal runs have equal hashes, and a difference shows with near certainty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A 64-bit hash of a run: equal runs have equal hashes, and a difference shows with near certainty.
+///
+/// It is the sum of one mix for each word and its place. Places differ, so their order need not be
+/// hashed, and a processor mixes several words at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TraceHash(u64);
 
 impl TraceHash {
-    /// The hash of nothing.
-    pub const fn new() -> Self {
-        Self(0x9E37_79B9_7F4A_7C15)
-    }
-
-    /// Add a word: multiply and fold, as wyhash does.
+    /// Add a word at a place that no other has, such as the end of a step: multiply and fold, as
+    /// wyhash does.
     #[inline]
-    pub fn add(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * 0xA076_1D64_78BD_642F_u128;
+    pub fn add(&mut self, place: u64, word: u64) {
+        let product =
+            u128::from(place ^ 0xA076_1D64_78BD_642F) * u128::from(word ^ 0xE703_7ED1_A0B4_28DB);
         #[expect(clippy::cast_possible_truncation, reason = "both halves are folded together")]
         let folded = (product as u64) ^ ((product >> 64) as u64);
-        self.0 = folded.rotate_left(23) ^ word;
+        self.0 = self.0.wrapping_add(folded);
     }
 
     /// The hash so far.
     pub const fn get(self) -> u64 {
         self.0
-    }
-}
-
-impl Default for TraceHash {
-    fn default() -> Self {
-        Self::new()
     }
 }

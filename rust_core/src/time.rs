@@ -59,13 +59,14 @@ impl SimDuration {
     /// # Errors
     /// [`SimError::InvalidDuration`] unless the seconds are finite, not negative and below 292 years.
     pub fn from_secs_f64(seconds: f64) -> Result<Self, SimError> {
-        /// From here on every number is whole; added to a smaller one it leaves no room for fractions.
+        /// From here on every number is whole, and the next ones are apart by 1 as their bits are.
         const WHOLE: f64 = (1_u64 << 52) as f64;
-        let nanos = match seconds * 1e9 {
-            // What the function in the other arm does, at the cost of two additions.
-            exact @ 0.0..WHOLE => (exact + WHOLE) - WHOLE,
-            exact => exact.round_ties_even(),
-        };
+        let exact = seconds * 1e9;
+        if (0.0..WHOLE).contains(&exact) {
+            // The sum has no room for fractions: it is rounded as below.
+            return Ok(Self((exact + WHOLE).to_bits() - WHOLE.to_bits()));
+        }
+        let nanos = exact.round_ties_even();
         if nanos >= 0.0 && nanos < LATEST_NS as f64 {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -95,6 +96,12 @@ mod tests {
         assert_eq!(nanos(1.5e-9), 2);
         assert_eq!(nanos(2.5e-9), 2);
         assert_eq!(nanos(1.0), 1_000_000_000);
+        assert_eq!(nanos(-0.0), 0);
+        let most = 2.0_f64.powi(52);
+        for exact in [most - 1.0, most - 0.5, most, most + 1.0] {
+            let rounded = (exact / 1e9 * 1e9).round_ties_even();
+            assert_eq!((nanos(exact / 1e9) as f64).to_bits(), rounded.to_bits());
+        }
     }
 
     #[test]

@@ -39,11 +39,12 @@ const BASE: Case = Case {
     step_by_step: false,
 };
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     BASE,
     Case { name: "step_by_step", step_by_step: true, ..BASE },
     Case { name: "roofline", cost: costs::roofline, rate_per_s: 11.0, ..BASE },
     Case { name: "op_table", cost: costs::op_table, rate_per_s: 11.0, ..BASE },
+    Case { name: "op_table_16", cost: costs::op_table, rate_per_s: 11.0, engines: 16, ..BASE },
     Case { name: "prefix_caching", enable_prefix_caching: true, ..BASE },
     Case { name: "engines_256", engines: 256, ..BASE },
 ];

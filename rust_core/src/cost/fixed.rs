@@ -46,14 +46,14 @@ impl FixedCost {
         }
     }
 
-    /// Nanoseconds of `steps` such steps together, the first of which takes `first`; None where that
-    /// is more than the clock has.
+    /// By how much each of `steps` such steps takes longer than the one before, and the nanoseconds of
+    /// all of them, the first of which takes `first_ns`; None where that is more than the clock has.
     #[inline]
-    pub(crate) fn decodes_ns(&self, seqs: u64, first: SimDuration, steps: u32) -> Option<u64> {
+    pub(crate) fn decodes_ns(&self, seqs: u64, first_ns: u64, steps: u32) -> Option<(u64, u64)> {
         let steps = u64::from(steps);
-        let slope = self.context_token_ns.checked_mul(seqs)?;
-        let grown = slope.checked_mul(steps * steps.saturating_sub(1) / 2)?;
-        first.as_nanos().checked_mul(steps)?.checked_add(grown)
+        let growth = self.context_token_ns.checked_mul(seqs)?;
+        let grown = growth.checked_mul(steps * steps.saturating_sub(1) / 2)?;
+        Some((growth, first_ns.checked_mul(steps)?.checked_add(grown)?))
     }
 }
 
@@ -75,13 +75,14 @@ mod tests {
             let price = model.decode_durations(seqs);
             let nanos = |step| price(context + seqs * u64::from(step)).as_nanos();
             let sum = (0..steps).map(nanos).sum::<u64>();
-            prop_assert_eq!(model.decodes_ns(seqs, price(context), steps), Some(sum));
+            let together = model.decodes_ns(seqs, price(context).as_nanos(), steps);
+            prop_assert_eq!(together, Some((nanos(1) - nanos(0), sum)));
         }
 
         #[test]
         fn steps_that_saturate_have_no_sum(context in 2_u64.., steps in 2_u32..100) {
             let model = FixedCost { context_token_ns: u64::MAX, ..FixedCost::default() };
-            let first = model.decode_durations(1)(context);
+            let first = model.decode_durations(1)(context).as_nanos();
             prop_assert_eq!(model.decodes_ns(1, first, steps), None);
         }
     }

@@ -1,21 +1,21 @@
 //! Decode steps that nothing interrupts are taken together.
 //!
-//! After a dispatch the next steps are often known: every running request decodes, none of them
-//! ends before the last of these steps, blocks suffice and nobody waits. Their ends are worked out
-//! at once, and the engine asks to be woken when the first step is due that needs its scheduler. If
-//! a request arrives before, the steps happen that would have been dispatched by then, and the
-//! others are forgotten. What is recorded is what stepping records, bit for bit.
+//! The next steps are often known: every running request decodes, none of them ends before the last
+//! of these steps, blocks suffice and nobody waits. Then the engine asks to be woken when the first
+//! step is due that needs its scheduler. If a request arrives before, the steps happen that would
+//! have been dispatched by then, and the others are forgotten. What is recorded is what stepping
+//! records, bit for bit.
 //!
 //! Where a sum tells when the last of them ends, as it does for costs in whole nanoseconds, nothing
-//! else is worked out before they happen: an arrival then makes nothing a waste.
-
-use std::sync::Arc;
+//! else is worked out before they happen: an arrival then makes nothing a waste. Other costs are
+//! worked out step by step beforehand.
 
 use super::{Engine, Records};
 use crate::cost::{CostModel, FixedCost, StepShape};
 use crate::error::SimError;
 use crate::recorder::{TraceHash, next_step};
 use crate::scheduler::{Flight, StepPlan};
+use crate::step_ends::StepEnds;
 use crate::time::{SimDuration, SimTime};
 
 /// Most steps that are looked ahead: where each is priced, an arrival makes the rest a waste.
@@ -25,12 +25,15 @@ const FARTHEST: u32 = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Coast {
     wake: Option<SimTime>,
+    /// The step before them.
+    latest: Latest,
     /// The number of the first of them.
     first: u32,
     /// How many there are.
     steps: u32,
-    /// Whether their ends are worked out: they are the last of the engine's step ends then.
-    priced: bool,
+    /// How many of them are dispatched whatever happens next: the first one, or none.
+    dispatched: u32,
+    ends: Ends,
     /// Whether the last of them ends some request.
     ends_some: bool,
     seqs: u64,
@@ -38,8 +41,19 @@ pub(super) struct Coast {
     context: u64,
 }
 
+/// What is known of when the steps ahead end.
+#[derive(Clone, Copy, Debug, Default)]
+enum Ends {
+    /// They are the last of the engine's step ends.
+    #[default]
+    Priced,
+    /// The first takes `shortest` nanoseconds and each other one `growth` more than the one before;
+    /// none waits longer for the one before it than all others do.
+    Summed { shortest: u64, growth: u64 },
+}
+
 /// The latest steps of an engine while it coasts, of which at most two are in flight.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Latest {
     /// When the next step is scheduled: when the step ends that frees its place.
     scheduled: SimTime,
@@ -68,9 +82,7 @@ impl Latest {
 /// Steps that happen are added up.
 struct Tally {
     latest: Latest,
-    overhead: SimDuration,
     hash: TraceHash,
-    busy_ns: u64,
     seqs: u64,
     /// Keys that the next step reads.
     context: u64,
@@ -78,15 +90,74 @@ struct Tally {
 }
 
 impl Tally {
+    /// Whether the next step happens, since it is dispatched before `now`.
+    #[inline]
+    fn goes_on(&self, coast: &Coast, now: SimTime) -> bool {
+        self.steps < coast.steps && (self.latest.scheduled < now || self.steps < coast.dispatched)
+    }
+
     /// The next step happens, and ends at `end`.
     #[inline]
     fn add(&mut self, end: SimTime) {
-        self.busy_ns += end.as_nanos() - self.latest.next_start(self.overhead).as_nanos();
-        self.hash.add(end.as_nanos());
-        self.hash.add(self.seqs << 32 ^ self.context);
+        self.hash.add(end.as_nanos(), self.seqs << 32 ^ self.context);
         self.context += self.seqs;
         self.latest.push(end);
         self.steps += 1;
+    }
+}
+
+impl Coast {
+    /// When the engine schedules after the steps ahead, without a look at each of them; None where
+    /// a sum does not tell, since some step waits for its own scheduling.
+    #[inline]
+    fn wake_by_sum(&mut self, model: &FixedCost, overhead: SimDuration) -> Option<SimTime> {
+        let Self { latest, steps, seqs, context, .. } = *self;
+        let apart = if latest.overlaps { 0 } else { overhead.as_nanos() };
+        let shortest = model.decode_durations(seqs)(context).as_nanos();
+        if shortest == 0 || (latest.overlaps && shortest < overhead.as_nanos()) {
+            return None;
+        }
+        let (growth, sum) = model.decodes_ns(seqs, shortest, steps)?;
+        let between = u64::from(steps - 1);
+        let start = latest.next_start(overhead);
+        let nanos = SimDuration::from_nanos(sum.checked_add(apart.checked_mul(between)?)?);
+        let end = start.after(nanos).ok()?;
+        self.ends = Ends::Summed { shortest, growth };
+        if !latest.overlaps {
+            return Some(end);
+        }
+        // It schedules when the step before the last one ends.
+        if between == 0 {
+            return Some(latest.end);
+        }
+        Some(SimTime::from_nanos(end.as_nanos() - shortest - growth * between))
+    }
+
+    /// Work out when the steps ahead end.
+    #[inline]
+    fn look_ahead(
+        &mut self,
+        arrival: Option<SimTime>,
+        overhead: SimDuration,
+        ends: &mut StepEnds,
+        mut price: impl FnMut(u64) -> Result<SimDuration, SimError>,
+    ) -> Result<(), SimError> {
+        let arrival = arrival.map_or(u64::MAX, SimTime::as_nanos);
+        let Self { mut latest, steps: most, seqs, mut context, .. } = *self;
+        ends.reserve(most);
+        let mut steps = 0;
+        while steps < most && latest.scheduled.as_nanos() < arrival {
+            let duration = price(context)?.at_least_one();
+            let end = latest.next_start(overhead).after(duration)?;
+            ends.push(end.as_nanos());
+            latest.push(end);
+            context += seqs;
+            steps += 1;
+        }
+        self.wake = (steps > 0).then_some(latest.scheduled);
+        self.ends_some &= steps == most;
+        self.steps = steps;
+        Ok(())
     }
 }
 
@@ -97,100 +168,69 @@ impl Engine {
         self.coast.wake
     }
 
-    /// Look ahead after a dispatch; the moment to wake the engine, if it coasts from here.
+    /// Look ahead from here on; the moment to wake the engine, if it coasts.
     ///
     /// A request will arrive at `arrival`, if that is known: no step is worth a look from then on.
-    pub(crate) fn coast(&mut self, arrival: Option<SimTime>) -> Result<Option<SimTime>, SimError> {
-        if self.in_flight.len() < self.depth as usize
-            || !self.cost.is_repeatable()
-            || self.in_flight.iter().any(Flight::ends_some)
-        {
+    pub(crate) fn coast(
+        &mut self,
+        now: SimTime,
+        arrival: Option<SimTime>,
+    ) -> Result<Option<SimTime>, SimError> {
+        if !self.cost.is_repeatable() || self.in_flight.iter().any(Flight::ends_some) {
             return Ok(None);
         }
+        let Some((latest, dispatched)) = self.latest(now) else { return Ok(None) };
         let Some(steady) = self.scheduler.steady(FARTHEST) else { return Ok(None) };
-        let Some(latest) = self.latest() else { return Ok(None) };
         let first = next_step(self.step_ends.count())?;
         // Steps are numbered by u32, and the number after a step's own must exist too.
         let steps = steady.steps.min(u32::MAX - 2 - first);
         self.coast = Coast {
             wake: None,
+            latest,
             first,
             steps,
-            priced: false,
+            dispatched,
+            ends: Ends::Priced,
             ends_some: steady.ends_some && steps == steady.steps,
             seqs: steady.seqs,
             context: steady.context,
         };
+        let overhead = self.scheduler.settings().step_overhead;
+        let (coast, ends) = (&mut self.coast, &mut self.step_ends);
+        let price = |context| self.cost.step_duration(&decode(steady.seqs, context));
         // One loop for each kind of model, rather than a choice in each step.
-        let cost = Arc::clone(&self.cost);
-        match &*cost {
+        match &*self.cost {
             CostModel::Fixed(model) => {
-                self.coast.wake = self.wake_by_sum(model, latest);
-                if self.coast.wake.is_none() {
+                coast.wake = coast.wake_by_sum(model, overhead);
+                if coast.wake.is_none() {
                     let price = model.decode_durations(steady.seqs);
-                    self.look_ahead(latest, arrival, |context| Ok(price(context)))?;
+                    coast.look_ahead(arrival, overhead, ends, |context| Ok(price(context)))?;
                 }
             }
-            model => self.look_ahead(latest, arrival, |context| {
-                model.step_duration(&decode(steady.seqs, context))
-            })?,
+            CostModel::Table(model) => match model.decodes(steady.seqs) {
+                Some(mut seconds) => coast.look_ahead(arrival, overhead, ends, |context| {
+                    SimDuration::from_secs_f64(seconds(context))
+                })?,
+                None => coast.look_ahead(arrival, overhead, ends, price)?,
+            },
+            _ => coast.look_ahead(arrival, overhead, ends, price)?,
         }
-        Ok(self.coast.wake)
+        Ok(coast.wake)
     }
 
-    /// When the engine schedules after the steps ahead, without a look at each of them; None where
-    /// a sum does not tell, since some step waits for its own scheduling.
+    /// The latest steps, and how many of the next ones are dispatched at once; None where that is
+    /// not known, since nothing is in flight.
     #[inline]
-    fn wake_by_sum(&self, model: &FixedCost, latest: Latest) -> Option<SimTime> {
-        let Coast { steps, seqs, context, .. } = self.coast;
-        let overhead = self.scheduler.settings().step_overhead.as_nanos();
-        let (summed, apart) = if latest.overlaps { (steps - 1, 0) } else { (steps, overhead) };
-        let Some(between) = summed.checked_sub(1) else { return Some(latest.end) };
-        // The first is the shortest.
-        let shortest = model.decode_durations(seqs)(context);
-        if shortest.as_nanos() == 0 || (latest.overlaps && shortest.as_nanos() < overhead) {
+    fn latest(&self, now: SimTime) -> Option<(Latest, u32)> {
+        let overlaps = self.depth > 1;
+        let full = self.in_flight.len() == self.depth as usize;
+        if !full && overlaps && self.in_flight.is_empty() {
+            // Two steps would be dispatched at once.
             return None;
         }
-        let running = model.decodes_ns(seqs, shortest, summed)?;
-        let nanos = running.checked_add(apart.checked_mul(u64::from(between))?)?;
-        let start = latest.next_start(self.scheduler.settings().step_overhead);
-        start.after(SimDuration::from_nanos(nanos)).ok()
-    }
-
-    /// Work out when the steps ahead end.
-    #[inline]
-    fn look_ahead(
-        &mut self,
-        mut latest: Latest,
-        arrival: Option<SimTime>,
-        price: impl Fn(u64) -> Result<SimDuration, SimError>,
-    ) -> Result<(), SimError> {
-        let arrival = arrival.map_or(u64::MAX, SimTime::as_nanos);
-        let overhead = self.scheduler.settings().step_overhead;
-        let Coast { steps: most, seqs, mut context, .. } = self.coast;
-        self.step_ends.reserve(most);
-        let mut steps = 0;
-        while steps < most && latest.scheduled.as_nanos() < arrival {
-            let duration = price(context)?.at_least_one();
-            let end = latest.next_start(overhead).after(duration)?;
-            self.step_ends.push(end.as_nanos());
-            latest.push(end);
-            context += seqs;
-            steps += 1;
-        }
-        let coast = &mut self.coast;
-        coast.wake = (steps > 0).then_some(latest.scheduled);
-        coast.priced = true;
-        coast.ends_some &= steps == most;
-        coast.steps = steps;
-        Ok(())
-    }
-
-    /// The latest of the steps in flight; None where there is none.
-    fn latest(&self) -> Option<Latest> {
-        let (oldest, latest) = (self.in_flight.front()?, self.in_flight.back()?);
-        let overlaps = self.depth > 1;
-        Some(Latest { scheduled: oldest.end, end: latest.end, overlaps })
+        let scheduled = if full { self.next_end()? } else { now };
+        let latest = Latest { scheduled, end: self.device_free, overlaps };
+        Some((latest, u32::from(!full)))
     }
 
     /// Stop coasting: what was dispatched before `now` happens. Returns the number of steps.
@@ -205,7 +245,7 @@ impl Engine {
     ) -> Result<u64, SimError> {
         let Coast { first, steps: ahead, ends_some, .. } = self.coast;
         self.coast.wake = None;
-        let Some((steps, latest)) = self.record_dispatched(now)? else { return Ok(0) };
+        let (steps, latest) = self.record_dispatched(now);
         self.step_ends.keep(first as usize + steps as usize, latest.end.as_nanos());
         if steps == 0 {
             return Ok(0);
@@ -245,38 +285,43 @@ impl Engine {
     }
 
     /// Record the steps ahead that were dispatched before `now`: their number, and the latest ones.
-    fn record_dispatched(&mut self, now: SimTime) -> Result<Option<(u32, Latest)>, SimError> {
-        let Some(latest) = self.latest() else { return Ok(None) };
-        let Coast { first, steps: ahead, priced, seqs, context, .. } = self.coast;
+    fn record_dispatched(&mut self, now: SimTime) -> (u32, Latest) {
+        let coast = &self.coast;
+        let Coast { latest, first, seqs, context, .. } = *coast;
         let overhead = self.scheduler.settings().step_overhead;
-        let (hash, busy_ns, steps) = (self.hash, 0, 0);
-        let mut tally = Tally { latest, overhead, hash, busy_ns, seqs, context, steps };
-        match &*self.cost {
-            CostModel::Fixed(model) if !priced => {
-                let price = model.decode_durations(seqs);
-                self.step_ends.reserve(ahead);
-                while tally.steps < ahead && tally.latest.scheduled < now {
-                    let duration = price(tally.context).at_least_one();
-                    let end = tally.latest.next_start(overhead).after(duration)?;
-                    self.step_ends.push(end.as_nanos());
-                    tally.add(end);
+        let start = latest.next_start(overhead);
+        let mut tally = Tally { latest, hash: self.hash, seqs, context, steps: 0 };
+        let mut busy_ns = 0;
+        match coast.ends {
+            Ends::Summed { shortest, growth } => {
+                self.step_ends.reserve(coast.steps);
+                let apart = if latest.overlaps { 0 } else { overhead.as_nanos() };
+                let (mut end, mut gap) = (start.as_nanos(), shortest);
+                while tally.goes_on(coast, now) {
+                    end += gap;
+                    self.step_ends.push(end);
+                    tally.add(SimTime::from_nanos(end));
+                    gap = if tally.steps == 1 { gap + apart } else { gap } + growth;
                 }
+                let waits = apart * u64::from(tally.steps.saturating_sub(1));
+                busy_ns = end - start.as_nanos() - waits;
             }
-            _ => {
+            Ends::Priced => {
                 for end in self.step_ends.ends_after(first as usize, latest.end.as_nanos()) {
-                    if tally.latest.scheduled >= now {
+                    if !tally.goes_on(coast, now) {
                         break;
                     }
+                    busy_ns += end - tally.latest.next_start(overhead).as_nanos();
                     tally.add(SimTime::from_nanos(end));
                 }
             }
         }
         self.hash = tally.hash;
-        self.counts.busy_ns += tally.busy_ns;
+        self.counts.busy_ns += busy_ns;
         self.device_free = tally.latest.end;
         let experts = self.cost.experts(&decode(seqs, context));
         self.totals.add_decodes(tally.steps, seqs, context, experts);
-        Ok(Some((tally.steps, tally.latest)))
+        (tally.steps, tally.latest)
     }
 }
 

@@ -111,7 +111,7 @@ impl Engine {
             lockstep.dummies.add(&DUMMY, experts);
             lockstep.dummy_group_tokens += step.tokens;
             self.counts.busy_ns += busy_ns;
-            self.hash.add(end.as_nanos());
+            self.hash.add(end.as_nanos(), 0);
         }
         Ok(end)
     }

@@ -502,12 +502,20 @@ impl Simulation {
         let arrival = if self.engines.len() == 1 { self.next_arrival } else { None };
         let engine = &mut self.engines[index as usize];
         let mut next = engine.next_end();
-        while engine.can_dispatch() {
+        loop {
+            if self.coasts
+                && let Some(wake) = engine.coast(self.now, arrival)?
+            {
+                next = Some(wake);
+                break;
+            }
+            if !engine.can_dispatch() {
+                break;
+            }
             match engine.schedule(self.now, &mut self.plan, &mut self.records)? {
                 Outcome::Step(end) => {
                     self.steps += 1;
-                    let wake = if self.coasts { engine.coast(arrival)? } else { None };
-                    next = wake.or(next).or(Some(end));
+                    next = next.or(Some(end));
                 }
                 Outcome::Again => {}
                 Outcome::WaitUntil(time) => {
@@ -581,9 +589,9 @@ impl Simulation {
 
     /// One hash over every step of every engine.
     pub fn trace_hash(&self) -> u64 {
-        let mut hash = TraceHash::new();
-        for engine in self.all_engines() {
-            hash.add(engine.hash());
+        let mut hash = TraceHash::default();
+        for (engine, own) in (0..).zip(self.all_engines()) {
+            hash.add(engine, own.hash());
         }
         hash.get()
     }

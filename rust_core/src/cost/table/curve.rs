@@ -45,6 +45,12 @@ impl Axis {
         &self.knots
     }
 
+    /// Where a segment ends; the last one never does.
+    #[inline]
+    pub(super) fn end(&self, segment: usize) -> f64 {
+        if segment + 2 < self.knots.len() { self.knots[segment + 1] } else { f64::INFINITY }
+    }
+
     /// The segment that holds `x`; the outermost ones hold what lies beyond.
     #[inline]
     pub(super) fn segment(&self, x: f64) -> usize {

@@ -120,7 +120,10 @@ struct Phase {
     sampled: Option<Curve>,
     /// All three by number, for steps in which each request has one token and gets one.
     one_each: Vec<f64>,
+    /// All other functions.
     others: Vec<Function>,
+    /// Which of them matters alone in decode steps without windows: that of decode attention.
+    keys: Option<usize>,
 }
 
 impl Phase {
@@ -138,14 +141,15 @@ impl Phase {
             Function::Sampled(curve) => Some(curve),
             _ => None,
         });
-        let others = functions()
+        let others: Vec<Function> = functions()
             .filter(|function| {
                 !matches!(function, Function::Tokens(_) | Function::Seqs(_) | Function::Sampled(_))
             })
             .cloned()
             .collect();
         let (tokens, seqs, sampled) = (Curve::sum(tokens), Curve::sum(seqs), Curve::sum(sampled));
-        let mut phase = Self { tokens, seqs, sampled, one_each: Vec::new(), others, terms };
+        let keys = only_keys(&others);
+        let mut phase = Self { tokens, seqs, sampled, one_each: Vec::new(), others, keys, terms };
         phase.one_each = (0..=TABULATED)
             .map(|seqs| {
                 let seqs = u64::from(seqs);
@@ -204,6 +208,16 @@ impl Phase {
     }
 }
 
+/// Where decode attention's function is, if it alone matters in decode steps without windows.
+fn only_keys(functions: &[Function]) -> Option<usize> {
+    let prefill = |function: &Function| matches!(function, Function::Prefill(_));
+    let mut of_decodes = (0..).zip(functions).filter(|(_, function)| !prefill(function));
+    match (of_decodes.next(), of_decodes.next()) {
+        (Some((place, Function::Decode(_))), None) => Some(place),
+        _ => None,
+    }
+}
+
 /// Compiled step times of one model on one accelerator.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -233,6 +247,21 @@ impl Table {
     #[inline]
     pub fn step_seconds(&self, step: &StepShape) -> f64 {
         self.phase(step).at(step)
+    }
+
+    /// Seconds of steps of one token for each of `seqs` requests, by the keys that they read, which
+    /// rise from call to call: what [`Table::step_seconds`] gives. None where more than one function
+    /// depends on the keys.
+    #[inline]
+    pub(crate) fn decodes(&self, seqs: u64) -> Option<impl FnMut(u64) -> f64> {
+        let Function::Decode(surface) = self.decode.others.get(self.decode.keys?)? else {
+            return None;
+        };
+        let alike = *self.decode.one_each.get(usize::try_from(seqs).ok()?)?;
+        let seqs = seqs as f64;
+        let mut row = surface.row(seqs).rising();
+        // Signed numbers are converted faster.
+        Some(move |keys: u64| alike + row(keys.cast_signed() as f64 / seqs))
     }
 
     /// Seconds of a step in a group whose engines have `group_tokens` tokens in theirs.
