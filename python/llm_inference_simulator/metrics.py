@@ -22,6 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_inference_simulator import order_statistics
+
 Columns = Mapping[str, NDArray[Any]]
 
 COMPLETED = 1
@@ -162,9 +164,9 @@ def describe(values: NDArray[Any], percentiles: Sequence[float]) -> Distribution
         return Distribution(None, None, None, tuple((p, None) for p in percentiles))
     return Distribution(
         float(np.mean(values)),
-        float(np.median(values)),
+        float(order_statistics.median(values)),
         float(np.std(values)),
-        tuple(zip(percentiles, np.percentile(values, percentiles).tolist(), strict=True)),
+        tuple(zip(percentiles, order_statistics.percentiles(values, percentiles), strict=True)),
     )
 
 
@@ -194,19 +196,8 @@ def describe_gaps(gaps: Gaps, percentiles: Sequence[float]) -> Distribution:
 
 
 def percentiles_of_gaps(gaps: Gaps, percentiles: Sequence[float]) -> list[float]:
-    """Equal ``np.percentile`` of the gaps written out one by one.
-
-    The interpolation is numpy's own, in the same order of operations, so the results are equal
-    bit for bit.
-    """
-    position = (gaps.count - 1) * (np.asarray(percentiles, dtype=np.float64) / 100)
-    below = np.floor(position)
-    above = np.minimum(below + 1, gaps.count - 1)
-    found = gaps.at_ranks(np.concatenate([below, above]).astype(np.int64))
-    low, high = found[: len(below)], found[len(below) :]
-    share, gap = position - below, high - low
-    interpolated = np.where(share >= 0.5, high - gap * (1 - share), low + gap * share)
-    return [float(value) for value in interpolated]
+    """``np.percentile`` of the gaps written out one by one, to the last bit."""
+    return order_statistics.percentiles_at_ranks(gaps.count, gaps.at_ranks, percentiles)
 
 
 def good_requests(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_inference_simulator._core as core
-from llm_inference_simulator import metrics
+from llm_inference_simulator import metrics, order_statistics
 from llm_inference_simulator.cluster import EngineSettings
 from tests.fabricate import ListedGaps
 
@@ -22,6 +22,24 @@ def test_interpolation_equals_numpys(values: list[int], percentiles: list[float]
     gaps = ListedGaps(np.array(values, dtype=np.int64))
     expected = [float(np.percentile(gaps.gaps, percentile)) for percentile in percentiles]
     assert metrics.percentiles_of_gaps(gaps, percentiles) == expected
+
+
+@given(
+    st.one_of(
+        st.lists(st.integers(0, 10**15), min_size=1, max_size=50),
+        st.lists(st.floats(0, 1e15), min_size=1, max_size=50),
+    ),
+    wanted,
+)
+def test_medians_and_percentiles_equal_numpys(
+    listed: list[int] | list[float], percentiles: list[float]
+) -> None:
+    values = np.array(listed)
+    assert order_statistics.median(listed) == np.median(values)
+    columns = np.array([values, values[::-1] / 3])
+    assert (order_statistics.median(columns) == np.median(columns, axis=1)).all()
+    expected = np.percentile(values, percentiles).tolist()
+    assert order_statistics.percentiles(values, percentiles) == expected
 
 
 @given(

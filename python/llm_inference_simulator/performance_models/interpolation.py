@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_inference_simulator.order_statistics import median
+
 Provenance = Literal["measured", "interpolated", "fitted", "extrapolated", "analytic"]
 PROVENANCES: tuple[Provenance, ...] = (
     "measured",
@@ -156,7 +158,7 @@ def _by_likeness(values: Floats, others: Sequence[Floats]) -> dict[tuple[int, ..
             steps = [other[place] - other[beside] for other in others]
             known = [step for step in steps if not np.isnan(step)]
             if known:
-                estimates.append(float(values[beside] + np.median(known)))
+                estimates.append(float(values[beside] + median(known)))
         if estimates:
             found[tuple(int(axis) for axis in place)] = float(np.mean(estimates))
     return found
@@ -254,7 +256,7 @@ def curve_through(x: Floats, seconds: Floats, largest: float, provenance: Proven
 def cut_at_window(length: Floats, seconds: Floats, window: int) -> tuple[Floats, Floats]:
     """Seconds by keys read: longer contexts read the window's."""
     inside, beyond = length < window, length > window
-    plateau = np.median(seconds[:, beyond], axis=1) if beyond.any() else seconds[:, -1]
+    plateau = median(seconds[:, beyond]) if beyond.any() else seconds[:, -1]
     plateau = np.maximum(plateau, seconds[:, inside].max(axis=1, initial=0.0))
     cut = np.column_stack([seconds[:, inside], plateau])
     return np.append(length[inside], float(window)), monotone_rows(cut)
