@@ -147,15 +147,13 @@ def test_the_cheapest_names_a_price_tier_that_all_have() -> None:
 
 
 def test_an_accelerator_without_a_price_is_refused_by_cost_alone(tmp_path: Path) -> None:
-    import yaml
-
     from llm_inference_simulator.catalog import xpus
 
-    source = Path(xpus.__file__).parent / "xpus" / "h100-sxm.yaml"
-    data = yaml.safe_load(source.read_text())
+    source = Path(xpus.__file__).parent / "xpus" / "h100-sxm.json"
+    data = json.loads(source.read_text())
     del data["prices"]
-    mine = tmp_path / "mine.yaml"
-    mine.write_text(yaml.safe_dump({**data, "name": "mine", "aliases": []}))
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({**data, "name": "mine", "aliases": []}))
     for objective, verdicts in (("cost", {"refused"}), ("xpus", set())):
         wanted = request(xpus=(str(mine), "l40s"), objective=objective, modes=("aggregated",))
         found = cheapest(make_judge(wanted))

@@ -1,4 +1,10 @@
-"""The model catalogue: short names, aliases and Hugging Face ids -> :class:`ModelSpec`."""
+"""The model catalogue: short names, aliases and Hugging Face ids -> :class:`ModelSpec`.
+
+``models.json`` is its index; names are compared without regard to case.
+``model_configs/NAME.json`` holds each model's config.json, reduced to the keys that matter,
+``generation_configs/NAME.json`` what of the checkpoint's generation_config.json makes steps longer
+(recalled from the files of the Instruct versions).
+"""
 
 from __future__ import annotations
 
@@ -25,10 +31,13 @@ class ModelEntry:
 
     name: str
     huggingface: str
+    """An alias as well."""
     aliases: tuple[str, ...]
     published_parameters: int | None
-    """Total that others publish, of the language model alone."""
+    """Total that others publish, of the language model alone (a test compares within 0.5 %); None
+    where no comparable figure exists."""
     published_source: str
+    """Whose figure it is, or why there is none."""
 
     @property
     def config_file(self) -> Path:
@@ -87,7 +96,7 @@ def _load_shipped(name: str) -> ModelSpec:
 
 @functools.cache
 def _index() -> tuple[ModelEntry, ...]:
-    data = read_mapping(_FOLDER / "models.yaml", "model index")
+    data = read_mapping(_FOLDER / "models.json", "model index")
     entries = []
     for name, fields in data.items():
         keys = ConfigKeys(fields, f"model index: {name}")

@@ -1,4 +1,8 @@
-"""The accelerator catalogue: names, aliases and YAML files -> :class:`XpuSpec`."""
+"""The accelerator catalogue: names, aliases and files -> :class:`XpuSpec`.
+
+Its own files are JSON: every run reads one, and importing a YAML reader takes as long as all else
+of that. Users' may be YAML.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ def list_xpus() -> list[XpuSpec]:
 
 
 def load_xpu(name_or_path: str) -> XpuSpec:
-    """Find an accelerator by name or alias (in any case), or read a YAML file of the same schema.
+    """Find an accelerator by name or alias (in any case), or read a file of the same schema.
 
     A catalogue name wins over a file of that name: write ``./NAME`` to mean the file. Raises
     :class:`ConfigError` naming the key that is missing, unknown or out of range.
@@ -59,7 +63,7 @@ def load_xpu(name_or_path: str) -> XpuSpec:
 
 
 def read_xpu(path: Path) -> XpuSpec:
-    """Read an accelerator's YAML file; a problem is a :class:`ConfigError` that names the key."""
+    """Read an accelerator's file; a problem is a :class:`ConfigError` that names the key."""
     data = read_mapping(path, "accelerator file")
     keys = ConfigKeys(data, f"accelerator file {path.name}")
     _refuse_unknown(keys, _TOP_KEYS)
@@ -98,9 +102,9 @@ def canonical_xpu_name(name: str) -> str:
 
 
 def _find_shipped(wanted: str) -> XpuSpec | None:
-    if (_FOLDER / f"{wanted}.yaml").is_file():
+    if (_FOLDER / f"{wanted}.json").is_file():
         return _load_shipped(wanted)
-    for path in sorted(_FOLDER.glob("*.yaml")):
+    for path in sorted(_FOLDER.glob("*.json")):
         # Parsing the whole catalogue takes longer than a small run: parse what mentions the name.
         if f'"{wanted}"' in path.read_text(encoding="utf-8"):
             spec = _load_shipped(path.stem)
@@ -110,7 +114,11 @@ def _find_shipped(wanted: str) -> XpuSpec | None:
 
 
 def _looks_like_path(text: str) -> bool:
-    return "/" in text or text.startswith(("~", ".")) or Path(text).suffix in (".yaml", ".yml")
+    return (
+        "/" in text
+        or text.startswith(("~", "."))
+        or Path(text).suffix in (".yaml", ".yml", ".json")
+    )
 
 
 def _refuse_unknown(keys: ConfigKeys, known: tuple[str, ...]) -> None:
@@ -204,10 +212,10 @@ def _tier(entry: ConfigKeys) -> PriceTier:
 
 @functools.cache
 def _load_shipped(name: str) -> XpuSpec:
-    return read_xpu(_FOLDER / f"{name}.yaml")
+    return read_xpu(_FOLDER / f"{name}.json")
 
 
 @functools.cache
 def _catalogue() -> tuple[XpuSpec, ...]:
-    specs = [_load_shipped(path.stem) for path in _FOLDER.glob("*.yaml")]
+    specs = [_load_shipped(path.stem) for path in _FOLDER.glob("*.json")]
     return tuple(sorted(specs, key=lambda spec: (spec.vendor.casefold(), spec.name)))
