@@ -37,7 +37,7 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
 SMALL_RUN = "--model llama-3.1-8b --xpu h100-sxm --num-prompts 10 --request-rate 9 --quiet"
 NEEDED = {
     *("numpy", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"),
-    *("typing_inspection", "yaml", "cython_runtime", "llm_inference_simulator"),
+    *("typing_inspection", "cython_runtime", "llm_inference_simulator"),
 }
 """What a quiet run may import beside the standard library."""
 UNUSED = (

@@ -7,11 +7,13 @@ that the axes span. Times are nanoseconds of one launch on one accelerator.
 from __future__ import annotations
 
 import base64
+import binascii
 import gzip
 import hashlib
 import itertools
 import json
 import math
+import operator
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,19 +212,27 @@ def _axis(axes: Mapping[str, Any], name: str, parts: int | None, source: str) ->
     if not isinstance(values, list) or not values:
         raise CalibrationError(f"{source}.{name} must be a list of whole numbers")
     least = 0 if name == "cached" else 1
-    for value in values:
-        numbers = value if isinstance(value, list) else [value]
-        if not all(type(number) is int and number >= least for number in numbers):
-            raise CalibrationError(
-                f"{source}.{name}: {value!r} must be whole numbers, at least {least}"
-            )
-        if (len(value) if isinstance(value, list) else None) != parts:
-            form = "one number" if parts is None else f"a list of {parts}"
-            raise CalibrationError(f"{source}.{name}: {value!r} must be {form}")
-    read: list[Value] = [tuple(value) if isinstance(value, list) else value for value in values]
-    if any(left >= right for left, right in itertools.pairwise(read)):  # type: ignore[operator]
+    if not _are_whole(values, parts, least):
+        wrong = next(value for value in values if not _are_whole([value], parts, least))
+        form = "one whole number" if parts is None else f"a list of {parts} whole numbers"
+        raise CalibrationError(f"{source}.{name}: {wrong!r} must be {form}, at least {least}")
+    read: tuple[Value, ...] = tuple(values) if parts is None else tuple(map(tuple, values))
+    if not all(map(operator.lt, read, read[1:])):
         raise CalibrationError(f"{source}.{name} must rise, without repeats")
-    return tuple(read)
+    return read
+
+
+def _are_whole(values: list[Any], parts: int | None, least: int) -> bool:
+    """Tell whether all values are numbers of at least ``least``, or lists of ``parts`` such.
+
+    Tens of thousands are read at the start of a run, so none is looked at by itself.
+    """
+    numbers = values
+    if parts is not None:
+        if {*map(type, values)} != {list} or {*map(len, values)} != {parts}:
+            return False
+        numbers = [*itertools.chain.from_iterable(values)]
+    return {*map(type, numbers)} == {int} and min(numbers) >= least
 
 
 def _encode(latency_ns: NDArray[np.float64]) -> str:
@@ -234,7 +244,7 @@ def _latency(data: Any, axes: tuple[tuple[Value, ...], ...], source: str) -> NDA
     size = math.prod(len(axis) for axis in axes)
     try:
         if isinstance(data, str):
-            raw = base64.b64decode(data, validate=True)
+            raw = binascii.a2b_base64(data, strict_mode=True)
             latency = np.frombuffer(raw, dtype="<u4").astype(np.float64)
         else:
             latency = np.asarray(data, dtype=np.float64)
@@ -247,10 +257,10 @@ def _latency(data: Any, axes: tuple[tuple[Value, ...], ...], source: str) -> NDA
             f"{source}: latency_ns has {latency.size} numbers, its axes span {size}: the file is "
             "damaged or was cut"
         )
-    wrong = np.flatnonzero(~(latency >= 0) | (latency > LONGEST_NS))
-    if wrong.size:
+    if not (latency.min() >= 0 and latency.max() <= LONGEST_NS):  # NaN is neither
+        wrong = int(np.argmin((latency >= 0) & (latency <= LONGEST_NS)))
         raise CalibrationError(
-            f"{source}: latency_ns[{wrong[0]}]={latency[wrong[0]]} must be a number from 0 to "
+            f"{source}: latency_ns[{wrong}]={latency[wrong]} must be a number from 0 to "
             f"{LONGEST_NS}"
         )
     if not latency.any():
