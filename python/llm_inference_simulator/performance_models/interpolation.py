@@ -227,15 +227,16 @@ def without_outliers(values: Floats) -> Floats:
 def monotone(values: Floats) -> Floats:
     """Least-squares rising fit (pool adjacent violators): means over runs that would fall."""
     blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([float(value), 1.0])
+    for value in values.tolist():
+        blocks.append([value, 1.0])
         while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
             mean, weight = blocks.pop()
             before = blocks[-1]
             total = before[1] + weight
             before[0] = (before[0] * before[1] + mean * weight) / total
             before[1] = total
-    return np.concatenate([np.full(int(weight), mean) for mean, weight in blocks])
+    means, weights = zip(*blocks, strict=True)
+    return np.repeat(means, np.array(weights, dtype=np.int64))
 
 
 def monotone_rows(values: Floats) -> Floats:
