@@ -351,7 +351,8 @@ class ClusterConfig(Section):
     def named_pools(self) -> tuple[PoolConfig, ...]:
         """Every pool with a name and a number of engines; one where none are given."""
         if not self.pools:
-            only = PoolConfig(
+            # The same bounds hold for the cluster's own fields, which have been checked.
+            only = PoolConfig.model_construct(
                 name="engines",
                 n_engines=self.n_engines,
                 tensor_parallel_size=self.tensor_parallel_size,

@@ -115,7 +115,7 @@ class SharedInputs:
 
     def workload(self, config: WorkloadConfig, seed: int) -> Workload:
         """:func:`build_workload`; equal arguments give the same columns."""
-        key = (config.model_dump_json(), seed)
+        key = (repr(config), seed)
         return self._workloads.get(key, lambda: build_workload(config, seed, self._trace))
 
     def _trace(self, path: Path, trace_format: str, limits: TraceLimits) -> Trace:
@@ -140,15 +140,17 @@ class SharedInputs:
         **options: Any,
     ) -> BasePerformanceModel:
         """``create_performance_model``, kept by what prices depend on."""
-        from llm_inference_simulator.calibration import CalibrationFile
+        from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
         from llm_inference_simulator.performance_models.factory import (
             PRICED_ENGINE_FIELDS,
             create_performance_model,
         )
 
-        if not isinstance(self._calibration(performance, xpu), CalibrationFile):
+        calibration = self._calibration(performance, xpu)
+        if calibration is None or isinstance(calibration, KernelCalibration):
             # The model is built from these settings alone, so it cannot depend on the others.
-            engine = type(engine)(**engine.model_dump(include=set(PRICED_ENGINE_FIELDS)))
+            priced = {name: getattr(engine, name) for name in PRICED_ENGINE_FIELDS}
+            engine = type(engine).model_construct(**priced)
         key = (
             performance,
             model.name,

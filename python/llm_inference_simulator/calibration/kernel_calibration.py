@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llm_inference_simulator.calibration.front_end import FrontEndLatency
 from llm_inference_simulator.calibration.kernel_tables import (
     SCHEMA_VERSION,
     KernelTables,
     read_document,
 )
 from llm_inference_simulator.calibration.overheads import HostOverheads
-from llm_inference_simulator.calibration.parameters import FrontEndLatency
 from llm_inference_simulator.catalog import XpuSpec, canonical_xpu_name
 from llm_inference_simulator.errors import CalibrationError, ConfigError, unknown_name
 from llm_inference_simulator.files import atomic_path

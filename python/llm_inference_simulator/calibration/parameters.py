@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from llm_inference_simulator.calibration.front_end import FrontEndLatency
 from llm_inference_simulator.errors import CalibrationError, ConfigError
 from llm_inference_simulator.files import atomic_text, read_mapping
 from llm_inference_simulator.sections import (
     LONGEST_MS,
     Count,
-    Milliseconds,
     NonNegativeReal,
     PositiveReal,
     Section,
@@ -103,23 +103,6 @@ class MeasuredEngine(Section):
     max_model_len: Count | None = None
     enable_prefix_caching: bool | None = None
     async_scheduling: bool | None = None
-
-
-class FrontEndLatency(Section):
-    """What lies between clients and engine; measurements tell the sum of the two."""
-
-    request_latency_ms: Milliseconds
-    response_latency_ms: Milliseconds = 0.0
-
-    @property
-    def request_latency_ns(self) -> int:
-        """The part before the engine, as the core takes it."""
-        return round(self.request_latency_ms * 1e6)
-
-    @property
-    def response_latency_ns(self) -> int:
-        """The part after the end of a step, as the core takes it."""
-        return round(self.response_latency_ms * 1e6)
 
 
 class DataSource(Section):

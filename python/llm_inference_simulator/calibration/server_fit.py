@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_inference_simulator.calibration.bench_results import BenchResult
-from llm_inference_simulator.calibration.parameters import FrontEndLatency
+from llm_inference_simulator.calibration.front_end import FrontEndLatency
 from llm_inference_simulator.calibration.roof_solver import require_scipy
 from llm_inference_simulator.errors import CalibrationError
 

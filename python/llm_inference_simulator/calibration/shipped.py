@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
 from llm_inference_simulator.calibration.kernel_tables import read_document
-from llm_inference_simulator.calibration.parameters import CalibrationFile
 from llm_inference_simulator.catalog import canonical_xpu_name
 from llm_inference_simulator.errors import CalibrationError, unknown_name
+
+if TYPE_CHECKING:
+    from llm_inference_simulator.calibration.parameters import CalibrationFile
 
 _FOLDER = Path(__file__).parent / "shipped_tables"
 _SUFFIX = ".json.gz"
@@ -54,9 +57,10 @@ def open_calibration(name_or_path: str) -> CalibrationFile | KernelCalibration:
     Raises :class:`CalibrationError`.
     """
     path, label = find_calibration(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        return CalibrationFile.read(path)[0]
-    data, sha256 = read_document(path)
-    if data.get("kind") == "op_table":
-        return KernelCalibration.from_document(data, label, sha256)
+    if path.suffix not in (".yaml", ".yml"):
+        data, sha256 = read_document(path)
+        if data.get("kind") == "op_table":
+            return KernelCalibration.from_document(data, label, sha256)
+    from llm_inference_simulator.calibration.parameters import CalibrationFile
+
     return CalibrationFile.read(path)[0]

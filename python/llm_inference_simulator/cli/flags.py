@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_inference_simulator.cli.arguments import StoreOnce
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """A flag with a value for ``section.field``: by default of its group, of its first name."""
 
     names: str
@@ -41,8 +39,7 @@ class Flag:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(NamedTuple):
     """A flag without a value; a ``negatable`` one also comes as ``--no-…``."""
 
     name: str
@@ -61,8 +58,7 @@ class Switch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """One titled group of flags, most of them for one section of the configuration."""
 
     title: str

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_inference_simulator.cli.fail_on import parse_conditions
 from llm_inference_simulator.cli.run_config import build_config, read_vllm_lines
 from llm_inference_simulator.cli.streams import drop_stdout
 from llm_inference_simulator.errors import ConfigError
@@ -20,6 +19,8 @@ from llm_inference_simulator.simulation import SimulationInterrupted, simulate
 from llm_inference_simulator.tables import block_writer, check_table_path
 
 if TYPE_CHECKING:
+    from llm_inference_simulator.cli.fail_on import Condition
+    from llm_inference_simulator.config import MeasurementConfig
     from llm_inference_simulator.results import SimulationResult
     from llm_inference_simulator.streaming import RowSink
 
@@ -51,11 +52,7 @@ def run(flags: Mapping[str, Any]) -> int:
     lines = read_vllm_lines(flags)
     config = build_config(flags, lines)
     check_outputs(flags, config.cluster.n_engines)
-    conditions = parse_conditions(
-        flags.get("command.fail_on", ()),
-        percentile_names=[percentile_name(p) for p in config.measurement.metric_percentiles],
-        goodput=bool(config.measurement.goodput),
-    )
+    conditions = _conditions(flags, config.measurement)
     quiet = flags.get("command.quiet", False)
     streams = config.measurement.streaming
     if streams:
@@ -87,6 +84,20 @@ def run(flags: Mapping[str, Any]) -> int:
     for text in violations:
         print(text, file=sys.stderr)
     return EXIT_FAIL_ON if violations else 0
+
+
+def _conditions(flags: Mapping[str, Any], measurement: MeasurementConfig) -> Sequence[Condition]:
+    """What --fail-on asks of the result."""
+    texts = flags.get("command.fail_on")
+    if not texts:
+        return ()
+    from llm_inference_simulator.cli.fail_on import parse_conditions
+
+    return parse_conditions(
+        texts,
+        percentile_names=[percentile_name(p) for p in measurement.metric_percentiles],
+        goodput=bool(measurement.goodput),
+    )
 
 
 def _refuse_arrays(flags: Mapping[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from llm_inference_simulator.calibration import CalibrationFile
 from llm_inference_simulator.calibration.kernel_calibration import KernelCalibration
 from llm_inference_simulator.calibration.shipped import (
     open_calibration,
@@ -20,8 +20,11 @@ from llm_inference_simulator.performance_models.hardware import ExchangeLink
 from llm_inference_simulator.performance_models.op_table import OpTablePerformanceModel
 from llm_inference_simulator.performance_models.roofline import RooflinePerformanceModel
 
-Calibration = CalibrationFile | KernelCalibration
-FindCalibration = Callable[[PerformanceModelConfig, XpuSpec], Calibration | None]
+if TYPE_CHECKING:
+    from llm_inference_simulator.calibration import CalibrationFile
+
+    Calibration = CalibrationFile | KernelCalibration
+    FindCalibration = Callable[[PerformanceModelConfig, XpuSpec], Calibration | None]
 
 PRICED_ENGINE_FIELDS = frozenset(
     {
@@ -62,6 +65,7 @@ def create_performance_model(
     """
     xpu = load_xpu(xpu) if isinstance(xpu, str) else xpu
     calibration = (find_calibration or find_calibration_of)(performance, xpu)
+    rates = None if isinstance(calibration, KernelCalibration) else calibration
     kind = performance.performance_model
     if kind == "vllm_roofline" and isinstance(calibration, KernelCalibration):
         raise ConfigError(
@@ -70,13 +74,13 @@ def create_performance_model(
             "the rates of your model from them (the command 'calibrate' with --from-op-tables and "
             "--model)"
         )
-    if kind == "op_table" and isinstance(calibration, CalibrationFile):
+    if kind == "op_table" and rates is not None:
         raise ConfigError(
             f"performance_model=op_table needs kernel tables, but calibration_data="
             f"{performance.calibration_data} holds effective rates: use "
             "performance_model=vllm_roofline"
         )
-    if stage is not None and isinstance(calibration, CalibrationFile):
+    if stage is not None and rates is not None:
         raise ConfigError(
             f"pipeline_parallel_size={stage.count}: the rates of performance_model=vllm_roofline "
             "were fitted to whole steps, whose overheads cannot be divided into stages; use "

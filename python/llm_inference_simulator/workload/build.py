@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,9 +46,14 @@ from llm_inference_simulator.workload.sharing import (
     share_traced,
 )
 from llm_inference_simulator.workload.streams import Stream, stream
-from llm_inference_simulator.workload.traces import Trace, TraceLimits, load_trace, resolve
-from llm_inference_simulator.workload.traces.trace import Marks
 from llm_inference_simulator.workload_config import RequestsConfig
+
+if TYPE_CHECKING:
+    from llm_inference_simulator.workload.traces import Trace, TraceLimits
+    from llm_inference_simulator.workload.traces.trace import Marks
+
+    LoadTrace = Callable[[Path, str, TraceLimits], Trace]
+    """As :func:`~llm_inference_simulator.workload.traces.load_trace`."""
 
 DEFAULT_NUM_PROMPTS = 1000
 """As in ``vllm bench serve``; holds where neither a duration nor a trace limits the workload."""
@@ -55,10 +61,7 @@ LENGTH_POOL_ROWS = 100_000
 """Requests sampled from a ServeGen folder where only its lengths are wanted."""
 
 
-LoadTrace = Callable[[Path, str, TraceLimits], Trace]
-
-
-def build_requests(config: RequestsConfig, seed: int, load: LoadTrace = load_trace) -> Workload:
+def build_requests(config: RequestsConfig, seed: int, load: LoadTrace | None = None) -> Workload:
     """Make the requests of one kind; equal arguments give equal requests.
 
     - no trace: arrivals from ``request_rate``, ``rate_stages`` or ``rate_schedule`` (all at time 0
@@ -67,7 +70,7 @@ def build_requests(config: RequestsConfig, seed: int, load: LoadTrace = load_tra
     - ``trace``: its times and lengths; with ``request_rate`` its lengths, in order, at generated
       times; a trace without times arrives at once.
 
-    ``load`` stands in for :func:`load_trace`, where traces have been read already. Raises
+    ``load`` stands in for ``traces.load_trace``, where traces have been read already. Raises
     :class:`WorkloadError`; what was dropped, cut or estimated is in the ``warnings``.
     """
     make = _generated if config.trace is None else _from_trace
@@ -137,7 +140,7 @@ class _Rows:
     warnings: tuple[str, ...] = ()
 
 
-def _generated(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
+def _generated(config: RequestsConfig, seed: int, load: LoadTrace | None) -> _Rows:
     sessions = None
     if config.session_turns is None:
         arrivals, duration_ns = _arrivals(config, seed, config.num_prompts)
@@ -176,11 +179,20 @@ def _generated(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
     )
 
 
-def length_pool(config: RequestsConfig, seed: int, load: LoadTrace = load_trace) -> Trace:
+def length_pool(config: RequestsConfig, seed: int, load: LoadTrace | None = None) -> Trace:
     """The trace whose pairs of lengths are drawn."""
     assert config.lengths_from is not None
-    limits = TraceLimits(seed=seed, limit_rows=LENGTH_POOL_ROWS)
-    return load(resolve(config.lengths_from), config.trace_format, limits)
+    limits = {"seed": seed, "limit_rows": LENGTH_POOL_ROWS}
+    return _read_trace(config.lengths_from, config, limits, load)
+
+
+def _read_trace(
+    name: str, config: RequestsConfig, limits: Mapping[str, Any], load: LoadTrace | None
+) -> Trace:
+    # Imported here: most requests are generated.
+    from llm_inference_simulator.workload.traces import TraceLimits, load_trace, resolve
+
+    return (load or load_trace)(resolve(name), config.trace_format, TraceLimits(**limits))
 
 
 def _session_arrivals(config: RequestsConfig, seed: int) -> tuple[Int64Array, int, Sessions]:
@@ -302,7 +314,7 @@ def _length_words(config: RequestsConfig, kind: str) -> str:
     return (f"{prefix}+" if prefix else "") + f"{length}" + (f"±{ratio:.0%}" if ratio else "")
 
 
-def _from_trace(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
+def _from_trace(config: RequestsConfig, seed: int, load: LoadTrace | None) -> _Rows:
     assert config.trace is not None
     own_times = config.request_rate is None
     if not own_times and config.trace_speedup != 1.0:
@@ -311,8 +323,8 @@ def _from_trace(config: RequestsConfig, seed: int, load: LoadTrace) -> _Rows:
             f"{config.request_rate}, which replaces the trace's times: leave one out"
         )
     limit_ns = _sped_limit_ns(config) if own_times else None
-    limits = TraceLimits(seed=seed, limit_ns=limit_ns, limit_rows=config.num_prompts)
-    trace = load(resolve(config.trace), config.trace_format, limits)
+    limits = {"seed": seed, "limit_ns": limit_ns, "limit_rows": config.num_prompts}
+    trace = _read_trace(config.trace, config, limits, load)
     rows = _replayed(config, trace) if own_times else _retimed(config, seed, trace)
     return _clipped(config, rows)
 

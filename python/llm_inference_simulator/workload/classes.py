@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llm_inference_simulator.errors import WorkloadError
-from llm_inference_simulator.workload.build import (
-    DEFAULT_NUM_PROMPTS,
-    LoadTrace,
-    build_requests,
-)
+from llm_inference_simulator.workload.build import DEFAULT_NUM_PROMPTS, build_requests
 from llm_inference_simulator.workload.columns import MAX_REQUESTS, Int64Array, Workload
 from llm_inference_simulator.workload.identity import Segments
 from llm_inference_simulator.workload.streams import Stream
-from llm_inference_simulator.workload.traces import load_trace
 from llm_inference_simulator.workload_config import LOAD_FIELDS, WorkloadClass, WorkloadConfig
 
+if TYPE_CHECKING:
+    from llm_inference_simulator.workload.build import LoadTrace
 
-def build_workload(config: WorkloadConfig, seed: int, load: LoadTrace = load_trace) -> Workload:
+
+def build_workload(config: WorkloadConfig, seed: int, load: LoadTrace | None = None) -> Workload:
     """Make the requests that ``config`` asks for; equal arguments give equal requests.
 
     Classes are drawn independently, each as a workload of its own, and merged by arrival (of one
     nanosecond in the order of the classes). The first has the seed itself, so one class is the
-    workload that it describes. ``load`` stands in for :func:`load_trace`, where traces have been
+    workload that it describes. ``load`` stands in for ``traces.load_trace``, where traces have been
     read already. Raises :class:`WorkloadError`; what was dropped, cut or estimated is in the
     ``warnings``.
     """
@@ -34,7 +33,7 @@ def build_workload(config: WorkloadConfig, seed: int, load: LoadTrace = load_tra
     return replace(workload, max_concurrency=config.max_concurrency)
 
 
-def _merged(config: WorkloadConfig, seed: int, load: LoadTrace) -> Workload:
+def _merged(config: WorkloadConfig, seed: int, load: LoadTrace | None) -> Workload:
     parts = []
     for index, each in enumerate(_loads(config)):
         try:

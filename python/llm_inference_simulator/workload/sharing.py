@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from llm_inference_simulator.workload.columns import Int64Array
 from llm_inference_simulator.workload.identity import Segments, session_order, session_segments
 from llm_inference_simulator.workload.sessions import Sessions
 from llm_inference_simulator.workload.streams import Stream, stream
-from llm_inference_simulator.workload.traces.trace import Marks
 from llm_inference_simulator.workload_config import RequestsConfig
+
+if TYPE_CHECKING:
+    from llm_inference_simulator.workload.traces.trace import Marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
