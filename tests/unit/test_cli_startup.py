@@ -49,11 +49,14 @@ UNUSED = (
     "report",
     "streaming",
     "validation",
+    "calibration.parameters",
+    "cli.fail_on",
     "workload.pieces",
-    "workload.traces.azure",
-    "workload.traces.servegen",
+    "workload.traces",
 )
 """Rooms of ours that such a run has no use for."""
+UNUSED_OF_OTHERS = ("numpy.ma", "numpy.testing", "asyncio", "statistics", "tomllib")
+"""Parts of libraries that it has no use for."""
 
 
 def test_a_small_run_imports_what_it_needs_and_nothing_else() -> None:
@@ -73,6 +76,23 @@ def test_a_small_run_imports_what_it_needs_and_nothing_else() -> None:
     assert rooms - sys.stdlib_module_names - NEEDED == set()
     ours = {module.removeprefix("llm_inference_simulator.") for module in modules}
     assert [room for room in UNUSED if room in ours] == []
+    assert [part for part in UNUSED_OF_OTHERS if part in modules] == []
+
+
+def test_a_small_run_compiles_no_section_twice() -> None:
+    """Sections within the configuration are compiled with it; settings once checked stay so."""
+    program = (
+        "import sys\n"
+        "from llm_inference_simulator.cli import main\n"
+        f"code = main({SMALL_RUN.split()!r})\n"
+        "from llm_inference_simulator.sections import Section\n"
+        "print(*sorted(c.__name__ for c in Section.__subclasses__() if c.__pydantic_complete__))\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["FrontEndLatency", "HostOverheads", "SimulatorConfig"]
 
 
 def test_importing_the_configuration_compiles_no_section() -> None:

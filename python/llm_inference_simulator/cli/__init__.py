@@ -6,6 +6,7 @@ Only the standard library is imported until a command really runs.
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import os
 import sys
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # the process is ours
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+        # Nor is there anything to find in what the ending process drops all at once.
+        atexit.register(gc.freeze)
     open_missing_streams()
     tolerate_unknown_letters()
     try:
