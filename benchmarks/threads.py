@@ -5,8 +5,8 @@ does not look at them (``--threads``), and many configurations (``simulate_many`
 long ones and short ones. Numbers a job, because other work on the machine takes the second
 processor away:
 
-- gain: wall time of one thread over that of two. Beside it stands what two plain threads gained that
-  only compute hashes, in the same seconds: more than the machine gives nobody gets.
+- gain: wall time of one thread over that of two. Beside it stands what two plain threads gained
+  that only compute hashes, in the same seconds: more than the machine gives nobody gets.
 - CPU: processor time of two threads over that of one. Above 1 is what the threads cost; a gain is
   possible up to 2 divided by it.
 
