@@ -1,6 +1,8 @@
 # Everything runs in a virtual environment of the checkout's own; nothing is installed elsewhere.
 PYTHON ?= python3
 PYTHON_FREETHREADED ?= python3.14t
+# What PyO3 would ask that interpreter, to compile for it where there is none.
+FREETHREADED_CONFIG := rust_core/python-3.14t.txt
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/.tools
@@ -22,9 +24,10 @@ build: $(BUILT) ## Build the Rust core and install the package into .venv
 
 test: test-rust test-py ## Run all tests
 
-test-rust: $(TOOLS) ## Rust tests, with and without the Python binding
+test-rust: $(TOOLS) ## Rust tests, and the binding for Python with and without its lock
 	cargo test --quiet
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo check --quiet --features python
+	PYO3_CONFIG_FILE=$(abspath $(FREETHREADED_CONFIG)) cargo check --quiet --features binding
 
 test-py: $(BUILT) ## Python tests: unit, property, analytic, binding
 	$(BIN)/python -m pytest -q -n auto
@@ -88,8 +91,15 @@ wheels: $(TOOLS) ## Build manylinux wheels for x86-64 and arm64, test ours on ev
 	done
 	bash scripts/smoke_all.sh dist
 
-wheel-freethreaded: $(TOOLS) ## Build a wheel for the free-threaded Python 3.14 (PYTHON_FREETHREADED) into dist/
-	$(BIN)/maturin build --release --out dist --features binding --interpreter $(PYTHON_FREETHREADED)
+wheel-freethreaded: $(TOOLS) ## Build a wheel for the free-threaded Python 3.14 into dist/, test it where PYTHON_FREETHREADED is
+	@if command -v $(PYTHON_FREETHREADED) >/dev/null; then \
+	  $(BIN)/maturin build --release --out dist --features binding --interpreter $(PYTHON_FREETHREADED) && \
+	  PYTHON=$$(command -v $(PYTHON_FREETHREADED)) bash scripts/smoke.sh dist/*cp314t*.whl; \
+	else \
+	  PYO3_CONFIG_FILE=$(abspath $(FREETHREADED_CONFIG)) \
+	    $(BIN)/maturin build --release --out dist --features binding --interpreter python3.14t && \
+	  echo "built for Linux, not tested: there is no $(PYTHON_FREETHREADED) (PYTHON_FREETHREADED=/path/to/it)"; \
+	fi
 
 smoke: wheel ## Install the wheel into an empty environment elsewhere and run the main job there
 	bash scripts/smoke.sh dist/*.whl

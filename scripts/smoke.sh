@@ -34,8 +34,13 @@ python - "$requests" <<'PY'
 import csv
 import json
 import sys
+import sysconfig
 
+import llm_inference_simulator._core
 import vllm_benchmarks
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    assert not sys._is_gil_enabled(), "importing the core has turned the interpreter's lock on"
 
 name = sys.argv[1]
 if name.endswith(".parquet"):

@@ -1,6 +1,44 @@
 //! Everything that can go wrong, once.
 
+use std::fmt;
+use std::sync::Arc;
+
 use thiserror::Error;
+
+/// What code of the user raised. An error carries it, so that it reaches the caller whose run it
+/// ended, whoever else uses the same code at that moment.
+#[derive(Clone)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    /// Keep an error as it is.
+    pub fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(error))
+    }
+
+    /// The error, if it is of that type.
+    pub fn get<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, formatter)
+    }
+}
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 /// An error of the simulator; panics are bugs and cannot be reached from user input.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -52,16 +90,16 @@ pub enum SimError {
         /// Rows of the first column.
         expected: usize,
     },
-    /// A user's cost model failed; the binding keeps the original exception.
-    #[error("the performance model failed: {message}")]
-    External {
-        /// What it said.
-        message: String,
-    },
-    /// A user's routing failed; the binding keeps the original exception.
+    /// A user's cost model failed.
+    #[error("the performance model failed: {0}")]
+    External(Cause),
+    /// A user's routing failed.
+    #[error("the router failed: {0}")]
+    Routing(Cause),
+    /// A user's routing chose what is not to be had.
     #[error("the router failed: {message}")]
     Router {
-        /// What it said, or what it did wrong.
+        /// What it did wrong.
         message: String,
     },
     /// More of something than an index can hold.

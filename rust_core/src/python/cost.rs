@@ -1,6 +1,6 @@
 //! Cost models for Python, and Python's own cost models.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,7 +12,7 @@ use crate::cost::{
     OperationCost, PhaseRates, PrefillSurface, Provenance, Roofline, RooflineHardware, Runs,
     StepCost, StepShape, Surface, Table, Term,
 };
-use crate::error::SimError;
+use crate::error::{Cause, SimError};
 use crate::time::SimDuration;
 
 /// What a cost model sees of a step: sums over its requests.
@@ -367,16 +367,7 @@ impl TryFrom<RooflineHardwareArgument> for RooflineHardware {
 
 /// What prices a step; immutable, shared by engines.
 #[pyclass(name = "CostModel", module = "llm_inference_simulator._core", frozen)]
-pub(crate) struct PyCostModel {
-    pub(crate) model: CostModel,
-    pub(crate) raised: Raised,
-}
-
-impl PyCostModel {
-    fn own(model: CostModel) -> Self {
-        Self { model, raised: Raised::default() }
-    }
-}
+pub(crate) struct PyCostModel(pub(crate) CostModel);
 
 #[pymethods]
 impl PyCostModel {
@@ -397,7 +388,7 @@ impl PyCostModel {
             context_token_ns,
             shared_token_ns,
         };
-        Self::own(CostModel::Fixed(model))
+        Self(CostModel::Fixed(model))
     }
 
     #[staticmethod]
@@ -407,7 +398,7 @@ impl PyCostModel {
         hardware: RooflineHardwareArgument,
     ) -> PyResult<Self> {
         let roofline = composition.roofline(hardware).map_err(|error| to_python(py, &error))?;
-        Ok(Self::own(CostModel::Roofline(Arc::new(roofline))))
+        Ok(Self(CostModel::Roofline(Arc::new(roofline))))
     }
 
     #[staticmethod]
@@ -425,19 +416,17 @@ impl PyCostModel {
             Table::new(composition.roofline(hardware)?, terms(decode_terms)?, terms(mixed_terms)?)
         };
         let table = compile().map_err(|error| to_python(py, &error))?;
-        Ok(Self::own(CostModel::Table(Arc::new(table))))
+        Ok(Self(CostModel::Table(Arc::new(table))))
     }
 
     #[staticmethod]
     fn external(step_seconds: Py<PyAny>) -> Self {
-        let raised = Raised::default();
-        let model = PythonCost { step_seconds, raised: raised.clone() };
-        Self { model: CostModel::External(Arc::new(model)), raised }
+        Self(CostModel::External(Arc::new(PythonCost(step_seconds))))
     }
 
     fn step_ns(&self, py: Python<'_>, step: &PyStepShape) -> PyResult<u64> {
-        let duration = self.model.step_duration(&step.0);
-        duration.map(SimDuration::as_nanos).map_err(|error| self.raised.or(py, &error))
+        let duration = self.0.step_duration(&step.0);
+        duration.map(SimDuration::as_nanos).map_err(|error| to_python(py, &error))
     }
 
     fn group_step_ns(
@@ -446,59 +435,32 @@ impl PyCostModel {
         step: &PyStepShape,
         group_tokens: u64,
     ) -> PyResult<u64> {
-        let duration = self.model.group_step_duration(&step.0, group_tokens);
-        duration.map(SimDuration::as_nanos).map_err(|error| self.raised.or(py, &error))
+        let duration = self.0.group_step_duration(&step.0, group_tokens);
+        duration.map(SimDuration::as_nanos).map_err(|error| to_python(py, &error))
     }
 
     fn step_seconds(&self, py: Python<'_>, step: &PyStepShape) -> PyResult<f64> {
-        self.model.step_seconds(&step.0).map_err(|error| self.raised.or(py, &error))
+        self.0.step_seconds(&step.0).map_err(|error| to_python(py, &error))
     }
 
     fn breakdown(&self, step: &PyStepShape) -> PyResult<Vec<PyOperationCost>> {
-        let Some(components) = self.model.breakdown(&step.0) else {
+        let Some(components) = self.0.breakdown(&step.0) else {
             return Err(PyValueError::new_err("fixed and external cost models have no components"));
         };
         Ok(components.into_iter().map(PyOperationCost).collect())
     }
 }
 
-/// The exception that a Python cost model raised last: errors of the core carry text only.
-#[derive(Clone, Default)]
-pub(crate) struct Raised(Arc<Mutex<Option<PyErr>>>);
-
-impl Raised {
-    pub(crate) fn put(&self, error: PyErr) {
-        if let Ok(mut raised) = self.0.lock() {
-            *raised = Some(error);
-        }
-    }
-
-    /// The exception, once.
-    pub(crate) fn take(&self) -> Option<PyErr> {
-        self.0.lock().ok()?.take()
-    }
-
-    /// The exception itself where there is one, else the error in Python's words.
-    fn or(&self, py: Python<'_>, error: &SimError) -> PyErr {
-        self.take().unwrap_or_else(|| to_python(py, error))
-    }
-}
-
 /// A Python callable as a cost model.
-struct PythonCost {
-    step_seconds: Py<PyAny>,
-    raised: Raised,
-}
+struct PythonCost(Py<PyAny>);
 
 impl StepCost for PythonCost {
     fn step_seconds(&self, step: &StepShape) -> Result<f64, SimError> {
         Python::attach(|py| {
-            let seconds = self.step_seconds.call1(py, (PyStepShape(*step),));
-            seconds.and_then(|seconds| seconds.extract::<f64>(py)).map_err(|error| {
-                let message = error.to_string();
-                self.raised.put(error);
-                SimError::External { message }
-            })
+            let seconds = self.0.call1(py, (PyStepShape(*step),));
+            seconds
+                .and_then(|seconds| seconds.extract::<f64>(py))
+                .map_err(|error| SimError::External(Cause::new(error)))
         })
     }
 }

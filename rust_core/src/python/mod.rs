@@ -1,4 +1,8 @@
 //! The Python binding: conversions, errors and the module. Nothing else knows `PyO3` or numpy.
+//!
+//! It needs no interpreter lock (`gil_used = false`): its classes are frozen, what changes behind them
+//! stands under a lock of its own, and no function keeps anything between calls. What it leaves to the
+//! caller is numpy's own rule: no thread writes to a column while another hands it over.
 
 mod columns;
 mod cost;
@@ -12,7 +16,7 @@ mod simulation;
 use pyo3::prelude::*;
 
 /// The Rust core: event loop, vLLM V1 scheduling rules, KV cache and cost models.
-#[pymodule]
+#[pymodule(gil_used = false)]
 mod _core {
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 

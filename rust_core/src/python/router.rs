@@ -5,8 +5,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 
-use super::cost::Raised;
-use crate::error::SimError;
+use crate::error::{Cause, SimError};
 use crate::router::{Incoming, Loads, RouteRequest, RoutingPolicy};
 use crate::time::SimDuration;
 
@@ -73,21 +72,16 @@ impl PyRouterEngines {
 }
 
 /// A Python callable that chooses engines.
-struct PythonRouter {
-    choose: Py<PyAny>,
-    raised: Raised,
-}
+struct PythonRouter(Py<PyAny>);
 
 impl RouteRequest for PythonRouter {
     fn route(&self, incoming: &Incoming, loads: &Arc<Loads>) -> Result<u64, SimError> {
         Python::attach(|py| {
             let engines = PyRouterEngines(Arc::clone(loads));
-            let chosen = self.choose.call1(py, (PyRouterRequest(*incoming), engines));
-            chosen.and_then(|engine| engine.extract::<u64>(py)).map_err(|error| {
-                let message = error.to_string();
-                self.raised.put(error);
-                SimError::Router { message }
-            })
+            let chosen = self.0.call1(py, (PyRouterRequest(*incoming), engines));
+            chosen
+                .and_then(|engine| engine.extract::<u64>(py))
+                .map_err(|error| SimError::Routing(Cause::new(error)))
         })
     }
 }
@@ -97,12 +91,9 @@ pub(super) fn policy(
     router: &Bound<'_, PyAny>,
     view_delay: SimDuration,
     imbalance: u64,
-    raised: &Raised,
 ) -> PyResult<RoutingPolicy> {
     if router.is_callable() {
-        let choose = router.clone().unbind();
-        let router = PythonRouter { choose, raised: raised.clone() };
-        return Ok(RoutingPolicy::External(Arc::new(router)));
+        return Ok(RoutingPolicy::External(Arc::new(PythonRouter(router.clone().unbind()))));
     }
     let name: String = router.extract()?;
     RoutingPolicy::from_name(&name, view_delay, imbalance).ok_or_else(|| {

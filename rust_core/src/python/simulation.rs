@@ -8,14 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::columns::{request_columns, signed, wide};
-use super::cost::{PyCostModel, PyStepShape, Raised};
+use super::cost::{PyCostModel, PyStepShape};
 use super::errors::to_python;
 use super::fleet::FleetArgument;
 use super::router::policy;
 use super::settings::{EngineSettingsArgument, TransferArgument};
 use crate::cost::StepShape;
 use crate::engine::EngineStats;
-use crate::error::SimError;
 use crate::recorder::{Call, Decision};
 use crate::scheduler::Row;
 use crate::simulation::{Options, Pool, Progress, Simulation, StreamSettings};
@@ -129,11 +128,7 @@ impl PyEngineStats {
 
 /// A cluster and its workload, advanced slice by slice.
 #[pyclass(name = "Simulation", module = "llm_inference_simulator._core", frozen)]
-pub(crate) struct PySimulation {
-    simulation: Mutex<Simulation>,
-    /// Exceptions of the router and of the cost models, where these are Python's.
-    raised: Vec<Raised>,
-}
+pub(crate) struct PySimulation(Mutex<Simulation>);
 
 /// Gaps between consecutive tokens, pooled over requests.
 #[pyclass(name = "TokenGaps", module = "llm_inference_simulator._core", frozen)]
@@ -241,17 +236,14 @@ impl PySimulation {
         common_blocks: u32,
         threads: usize,
     ) -> PyResult<Self> {
-        let router_raised = Raised::default();
         let view_delay = SimDuration::from_nanos(router_view_delay_ns);
-        let policy = policy(router, view_delay, router_imbalance, &router_raised)?;
+        let policy = policy(router, view_delay, router_imbalance)?;
         let mut core_pools = Vec::with_capacity(pools.len());
-        let mut raised = vec![router_raised];
         for (settings, stages, count) in &pools {
             let stages = stages.models();
-            raised.extend(stages.iter().map(|cost| cost.get().raised.clone()));
             core_pools.push(Pool {
                 settings: settings.settings(py)?,
-                stages: stages.iter().map(|cost| cost.get().model.clone()).collect(),
+                stages: stages.iter().map(|cost| cost.get().0.clone()).collect(),
                 hops: settings.hops(),
                 count: *count,
             });
@@ -301,18 +293,18 @@ impl PySimulation {
             Simulation::new(&core_pools, &policy, workload, options, fleet)
         };
         let simulation = build().map_err(|error| to_python(py, &error))?;
-        Ok(Self { simulation: Mutex::new(simulation), raised })
+        Ok(Self(Mutex::new(simulation)))
     }
 
     /// Process at most `max_events` events with the interpreter lock released.
     fn run_slice(&self, py: Python<'_>, max_events: u64) -> PyResult<PyProgress> {
-        let result = py.detach(|| match self.simulation.lock() {
+        let result = py.detach(|| match self.0.lock() {
             Ok(mut simulation) => Some(simulation.run_slice(max_events)),
             Err(_) => None,
         });
         match result {
             Some(Ok(progress)) => Ok(PyProgress(progress)),
-            Some(Err(error)) => Err(self.raise(py, &error)),
+            Some(Err(error)) => Err(to_python(py, &error)),
             None => Err(poisoned()),
         }
     }
@@ -329,13 +321,14 @@ impl PySimulation {
         priority: Option<PyReadonlyArray1<'_, i64>>,
         last: bool,
     ) -> PyResult<()> {
+        let mut simulation = self.lock(py)?;
         let new = NewRequests {
             arrival_ns: arrival_ns.as_slice()?,
             prompt_tokens: prompt_tokens.as_slice()?,
             output_tokens: output_tokens.as_slice()?,
             priorities: priority.as_ref().map(|column| column.as_slice()).transpose()?,
         };
-        self.lock(py)?.feed(&new, 0, last).map_err(|error| to_python(py, &error))
+        simulation.feed(&new, 0, last).map_err(|error| to_python(py, &error))
     }
 
     /// Rows of a streamed run that are final and were not taken yet.
@@ -498,20 +491,9 @@ impl PySimulation {
     fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Simulation>> {
         use pyo3::sync::MutexExt;
 
-        let mut simulation = self.simulation.lock_py_attached(py).map_err(|_| poisoned())?;
+        let mut simulation = self.0.lock_py_attached(py).map_err(|_| poisoned())?;
         simulation.collect();
         Ok(simulation)
-    }
-
-    fn raise(&self, py: Python<'_>, error: &SimError) -> PyErr {
-        if matches!(error, SimError::External { .. } | SimError::Router { .. }) {
-            for raised in &self.raised {
-                if let Some(exception) = raised.take() {
-                    return exception;
-                }
-            }
-        }
-        to_python(py, error)
     }
 }
 

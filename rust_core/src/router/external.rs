@@ -12,7 +12,7 @@ pub trait RouteRequest: Send + Sync {
     /// The place of an engine among those that `loads` describes.
     ///
     /// # Errors
-    /// [`SimError::Router`].
+    /// [`SimError::Routing`].
     fn route(&self, incoming: &Incoming, loads: &Arc<Loads>) -> Result<u64, SimError>;
 }
 
