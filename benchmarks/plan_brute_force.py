@@ -28,7 +28,7 @@ from llm_inference_simulator.plan.candidates import Candidate, families, members
 from llm_inference_simulator.plan.judge import Judge, Trial
 from llm_inference_simulator.plan.prices import prices_of
 from llm_inference_simulator.plan.pruning import Pruner
-from llm_inference_simulator.plan.request import DEFAULT_REQUESTS, PlanRequest
+from llm_inference_simulator.plan.request import DEFAULT_MAX_XPUS, DEFAULT_REQUESTS, PlanRequest
 from llm_inference_simulator.plan.search import cheapest, rank
 from llm_inference_simulator.progress_bar import configurations_bar
 from llm_inference_simulator.shared_inputs import SharedInputs
@@ -141,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--max-xpus", type=int, default=PlanRequest.max_xpus)
+    parser.add_argument("--max-xpus", type=int, default=DEFAULT_MAX_XPUS)
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--jobs", type=int, help="threads (default: all cores)")
     parser.add_argument("--output", type=Path, help="folder that keeps the verdicts")
