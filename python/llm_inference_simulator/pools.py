@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     ModelFactory = Callable[..., BasePerformanceModel]
     """With the parameters of ``performance_models.create_performance_model``."""
 
+    MemoryPlanner = Callable[..., MemoryPlan]
+    """With the parameters of :func:`plan_memory`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPool:
@@ -47,30 +50,35 @@ def resolve_pools(
     model: ModelSpec,
     performance_model: BasePerformanceModel | None,
     create: ModelFactory | None = None,
+    plan: MemoryPlanner = plan_memory,
 ) -> tuple[ResolvedPool, ...]:
     """Plan the memory and the prices of each pool.
 
-    ``performance_model`` replaces the one that the configuration names; ``create`` stands in for
-    :func:`create_performance_model` where models are used again. Raises what
-    :func:`plan_memory` and the performance models raise, with the pool's name where there are
+    ``performance_model`` replaces the one that the configuration names; ``create`` and ``plan``
+    stand in for :func:`create_performance_model` and :func:`plan_memory` where what they make is
+    used again. Raises what :func:`plan_memory` and the performance models raise, with the pool's name where there are
     several, and :class:`ConfigError` where one performance model is given for several pools.
     """
     pools = config.cluster.named_pools
     if len(pools) == 1:
-        return (_resolve(config, pools[0], model, performance_model, create),)
+        return (_resolve(config, pools[0], model, performance_model, create, plan),)
     if performance_model is not None:
         raise ConfigError(
             f"performance_model= prices one kind of engine, but the cluster has {len(pools)} "
             "pools: name a model for each in cluster.pools[].performance"
         )
-    return tuple(_resolve_named(config, pool, model, create) for pool in pools)
+    return tuple(_resolve_named(config, pool, model, create, plan) for pool in pools)
 
 
 def _resolve_named(
-    config: SimulatorConfig, pool: PoolConfig, model: ModelSpec, create: ModelFactory | None
+    config: SimulatorConfig,
+    pool: PoolConfig,
+    model: ModelSpec,
+    create: ModelFactory | None,
+    plan: MemoryPlanner,
 ) -> ResolvedPool:
     try:
-        resolved = _resolve(config, pool, model, None, create)
+        resolved = _resolve(config, pool, model, None, create, plan)
     except (CapacityError, ConfigError) as error:
         raise type(error)(f"pool {pool.name}: {error}") from None
     warnings = tuple(f"pool {pool.name}: {warning}" for warning in resolved.warnings)
@@ -83,6 +91,7 @@ def _resolve(
     model: ModelSpec,
     performance_model: BasePerformanceModel | None,
     create: ModelFactory | None,
+    plan_memory: MemoryPlanner,
 ) -> ResolvedPool:
     engine, xpu = config.engine_of(pool), load_xpu(config.xpu_of(pool))
     grouped = steps_together(config, pool, model)

@@ -12,12 +12,14 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from llm_inference_simulator.capacity import plan_memory
 from llm_inference_simulator.catalog import load_model
 from llm_inference_simulator.errors import SimulatorError
 from llm_inference_simulator.pools import ResolvedPool, resolve_pools
 from llm_inference_simulator.workload import build_workload
 
 if TYPE_CHECKING:
+    from llm_inference_simulator.capacity import MemoryPlan
     from llm_inference_simulator.catalog import ModelSpec, XpuSpec
     from llm_inference_simulator.config import (
         EngineConfig,
@@ -83,6 +85,7 @@ class SharedInputs:
         self._parameters: _Memo[int] = _Memo()
         self._calibrations: _Memo[Calibration | None] = _Memo()
         self._prices: _Memo[BasePerformanceModel] = _Memo()
+        self._plans: _Memo[MemoryPlan] = _Memo()
         self._pools: _Memo[tuple[ResolvedPool, ...]] = _Memo()
         self._traces: _Memo[Trace] = _Memo(len)
         self._workloads: _Memo[Workload] = _Memo(len)
@@ -111,7 +114,30 @@ class SharedInputs:
             config.performance,
             config.pricing,
         )
-        return self._pools.get(key, lambda: resolve_pools(config, model, None, self._price))
+        return self._pools.get(
+            key, lambda: resolve_pools(config, model, None, self._price, self._plan_memory)
+        )
+
+    def _plan_memory(
+        self,
+        model: ModelSpec,
+        xpu: XpuSpec,
+        engine: EngineConfig,
+        tensor_parallel_size: int,
+        *,
+        engines: int,
+        pipeline_parallel_size: int,
+    ) -> MemoryPlan:
+        """:func:`plan_memory`; what would make a model fit takes longer than most simulations."""
+        # Only experts that all engines share make one depend on how many there are.
+        options = {
+            "engines": engines if engine.enable_expert_parallel else 1,
+            "pipeline_parallel_size": pipeline_parallel_size,
+        }
+        key = (model.name, model.source, repr(xpu), engine, tensor_parallel_size, *options.values())
+        return self._plans.get(
+            key, lambda: plan_memory(model, xpu, engine, tensor_parallel_size, **options)
+        )
 
     def workload(self, config: WorkloadConfig, seed: int) -> Workload:
         """:func:`build_workload`; equal arguments give the same columns."""

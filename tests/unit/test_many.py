@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -19,6 +20,8 @@ from llm_inference_simulator import (
     simulate,
     simulate_many,
 )
+from llm_inference_simulator.capacity import MemoryPlan, plan_memory
+from llm_inference_simulator.catalog import ModelSpec
 from llm_inference_simulator.shared_inputs import SharedInputs
 
 
@@ -40,6 +43,14 @@ def variants() -> list[SimulatorConfig]:
         config(engine={"kv_cache_dtype": "fp8"}),
         config(cluster={"tensor_parallel_size": 2, "data_parallel_size": 2}),
         config(cluster={"pipeline_parallel_size": 2}),
+        *(
+            config(
+                model="qwen3-30b-a3b",
+                engine={"enable_expert_parallel": True},
+                cluster={"data_parallel_size": engines},
+            )
+            for engines in (1, 2)
+        ),
         config(xpu="a100-80gb"),
         config(performance={"performance_model": "roofline"}),
         config(seed=7),
@@ -58,6 +69,7 @@ def test_results_are_those_of_simulate_in_the_order_of_the_input(jobs: int) -> N
     assert [outcome.index for outcome in outcomes] == list(range(len(outcomes)))
     for outcome, alone in zip(outcomes, map(simulate, variants()), strict=True):
         assert outcome.unwrap().trace_hash == alone.trace_hash
+        assert outcome.unwrap().setup.pools == alone.setup.pools
         assert outcome.unwrap().summary() == alone.summary()
 
 
@@ -134,6 +146,22 @@ def test_equal_inputs_are_made_once() -> None:
     own = shared.workload(config().workload, 0)
     assert shared.workload(config().workload, 0) is own
     assert shared.workload(config().workload, 1) is not own
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "llama-3.1-70b"])
+def test_more_engines_need_no_new_memory_plan(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def plan(model: ModelSpec, *rest: Any, **options: Any) -> MemoryPlan:
+        planned.append(model.name)
+        return plan_memory(model, *rest, **options)
+
+    monkeypatch.setattr("llm_inference_simulator.shared_inputs.plan_memory", plan)
+    shared = SharedInputs()
+    for engines in (1, 2, 3):
+        with contextlib.suppress(CapacityError):
+            shared.pools(config(model=model, cluster={"data_parallel_size": engines}))
+    assert planned == [model]
 
 
 def test_an_error_is_kept_without_its_history() -> None:

@@ -217,9 +217,11 @@ def test_ctrl_c_ends_a_sweep_that_goes_on_later(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "of 100 configurations" in err
-    assert "the same command goes on" in err
-    assert "Traceback" not in err
+    rows = journal.read_bytes().count(b"\n") - 1
+    assert err.strip() == (
+        f"interrupted after {rows} of 100 configurations, which are in {folder}: the same command "
+        "goes on"
+    )
     assert [path.name for path in folder.iterdir()] == [NAME]
     before = journal.read_bytes()
     assert before.endswith(b"\n")

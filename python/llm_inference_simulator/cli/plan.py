@@ -16,7 +16,7 @@ from llm_inference_simulator.errors import ConfigError, unknown_name
 from llm_inference_simulator.files import check_writable, is_stream
 from llm_inference_simulator.plan import Plan, PlanRequest, make_plan
 from llm_inference_simulator.plan.judge import Trial
-from llm_inference_simulator.plan.request import Method, Objective
+from llm_inference_simulator.plan.request import DEFAULT_MAX_XPUS, NODE_SIZE, Method, Objective
 from llm_inference_simulator.plan.search import Report
 from llm_inference_simulator.progress_bar import task_bar
 from llm_inference_simulator.report import require_jinja
@@ -24,8 +24,6 @@ from llm_inference_simulator.report.plan_page import write_plan_page
 
 EXIT_NOTHING_MEETS = 3
 DEFAULT_ROWS = 12
-NODE_XPUS = 8
-"""``--max-xpus`` without a rate: the highest rate of a node."""
 MODES = ("aggregated", "disaggregated")
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 SEARCHES: tuple[str, ...] = get_args(Method)
@@ -91,7 +89,7 @@ def request_of(flags: Mapping[str, Any]) -> PlanRequest:
     engine = base.get("engine", {})
     if "max_num_batched_tokens" not in engine:
         searched.setdefault("max_num_batched_tokens", (2048, 8192))
-    given.setdefault("max_xpus", 64 if rate is not None else NODE_XPUS)
+    given.setdefault("max_xpus", DEFAULT_MAX_XPUS if rate is not None else NODE_SIZE)
     request = PlanRequest(base=base, request_rate=rate, settings=searched, **{"xpus": (), **given})
     _check_base(request, flags)
     return request

@@ -11,9 +11,8 @@ from typing import Any
 
 from llm_inference_simulator.cli.catalog import print_table
 from llm_inference_simulator.errors import ConfigError, unknown_name
-from llm_inference_simulator.many import ManyInterrupted
 from llm_inference_simulator.progress_bar import configurations_bar
-from llm_inference_simulator.sweep import SweepResult, SweepSpec, run_sweep
+from llm_inference_simulator.sweep import SweepInterrupted, SweepResult, SweepSpec, run_sweep
 from llm_inference_simulator.sweep.executors import Executor, local_executor
 
 EXIT_BAD_INPUT = 2
@@ -45,8 +44,9 @@ def run_sweep_command(flags: Mapping[str, Any]) -> int:
     quiet = flags.get("command.quiet", False)
     try:
         result, path = _run(spec, Path(output), flags, silent=quiet)
-    except KeyboardInterrupt as interruption:
-        return _say_interrupted(interruption, output)
+    except SweepInterrupted as interruption:
+        print(f"{interruption}, which are in {output}: the same command goes on", file=sys.stderr)
+        return EXIT_INTERRUPTED
     if not quiet:
         print_sweep(result, flags.get("command.sort"), flags.get("command.rows", DEFAULT_ROWS))
         print(f"\n{len(result.rows):,} configurations: {path}")
@@ -84,12 +84,6 @@ def _executor(flags: Mapping[str, Any]) -> Executor:
     if address is not None:
         raise ConfigError(f"--ray-address {address} needs --executor ray: give it too")
     return local_executor(jobs)
-
-
-def _say_interrupted(interruption: KeyboardInterrupt, output: str) -> int:
-    what = str(interruption) if isinstance(interruption, ManyInterrupted) else "interrupted"
-    print(f"{what}; what had finished is in {output}: the same command goes on", file=sys.stderr)
-    return EXIT_INTERRUPTED
 
 
 def print_sweep(result: SweepResult, sort: str | None, most: int) -> None:

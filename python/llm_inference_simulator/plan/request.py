@@ -20,6 +20,9 @@ DEFAULT_REQUESTS = 2000
 DEFAULT_TRIALS = 200
 """Candidates that a sampled search simulates where none are given."""
 
+DEFAULT_MAX_XPUS = 64
+"""Accelerators of a candidate at most, where a rate is given."""
+
 TRANSFER_GB_S = 50.0
 """Of a disaggregated engine's link: one 400 Gbit/s network card."""
 
@@ -36,7 +39,7 @@ class PlanRequest:
     attainment: float = 0.99
     """Share of the requests that must meet every objective."""
     objective: Objective = "cost"
-    max_xpus: int = 64
+    max_xpus: int = DEFAULT_MAX_XPUS
     """Most accelerators of a candidate."""
     tensor_parallel_sizes: tuple[int, ...] = (1, 2, 4, 8)
     pipeline_parallel_sizes: tuple[int, ...] = (1, 2)

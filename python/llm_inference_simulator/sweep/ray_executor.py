@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llm_inference_simulator.errors import ConfigError, SimulationError
@@ -67,26 +68,32 @@ def _run_tasks(
     size = min(MOST_IN_A_TASK, max(1, len(indices) // (TASKS_A_CPU * cpus)))
     todo = (indices[start : start + size] for start in range(0, len(indices), size))
     task = ray.remote(num_cpus=1)(_rows_of)
-    shared = ray.put(spec)
     running: list[Any] = []
     try:
         while True:
             while len(running) < 2 * cpus and (part := next(todo, None)) is not None:
-                running.append(task.remote(shared, list(part), __version__))
+                running.append(task.remote(_part(spec, part), list(part), __version__))
             if not running:
                 return
             done, running = ray.wait(running, num_returns=1)
             for row in ray.get(done[0]):
                 on_row(row)
     except ray.exceptions.RayError as error:
-        raise SimulationError(f"a task on the Ray cluster failed: {error}") from None
+        # The text of a task's own error is a traceback of the worker.
+        cause = getattr(error, "cause", None) or error
+        raise SimulationError(f"a task on the Ray cluster failed: {cause}") from None
     finally:
         for left in running:
             ray.cancel(left, force=True)
 
 
-def _rows_of(spec: SweepSpec, indices: Sequence[int], version: str) -> list[Row]:
-    """Run points of a sweep in a worker."""
+def _part(spec: SweepSpec, indices: Sequence[int]) -> SweepSpec:
+    """Some points of a sweep: a worker need not unpack a million for each task."""
+    return replace(spec, points=tuple(spec.points[index] for index in indices))
+
+
+def _rows_of(part: SweepSpec, indices: Sequence[int], version: str) -> list[Row]:
+    """Run a part of a sweep in a worker; ``indices`` are the places of its points in the whole."""
     from llm_inference_simulator._core import __version__
 
     if __version__ != version:
@@ -95,8 +102,8 @@ def _rows_of(spec: SweepSpec, indices: Sequence[int], version: str) -> list[Row]
             "the same on all machines"
         )
     rows: list[Row] = []
-    run_points(spec, indices, rows.append, jobs=1, inputs=_inputs())
-    return rows
+    run_points(part, range(len(part)), rows.append, jobs=1, inputs=_inputs())
+    return [replace(row, index=indices[row.index]) for row in rows]
 
 
 @functools.cache

@@ -48,6 +48,10 @@ class SweepResult:
         return path
 
 
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C in :func:`run_sweep`; the folder holds what had finished."""
+
+
 def run_sweep(
     spec: SweepSpec,
     folder: str | Path,
@@ -59,7 +63,8 @@ def run_sweep(
 
     ``executor`` runs the configurations (None: all cores of this machine); ``progress`` gets
     (finished, all). Returns the rows and the file of the table. Raises :class:`ConfigError` for a
-    folder that cannot be used; a configuration that goes wrong is a row.
+    folder that cannot be used and :class:`SweepInterrupted` on Ctrl-C; a configuration that goes
+    wrong is a row.
     """
     folder = Path(folder)
     prepare_folder(folder)
@@ -71,7 +76,11 @@ def run_sweep(
                 progress(len(journal.rows), len(spec))
 
         left = [index for index in range(len(spec)) if index not in journal.rows]
-        (executor or local_executor())(spec, left, finish)
+        try:
+            (executor or local_executor())(spec, left, finish)
+        except KeyboardInterrupt:
+            done = f"{len(journal.rows):,} of {len(spec):,} configurations"
+            raise SweepInterrupted(f"interrupted after {done}") from None
         result = SweepResult(spec, tuple(journal.rows[index] for index in range(len(spec))))
         return result, result.write(folder)
 
