@@ -31,6 +31,7 @@ PINNED = {
     "step_by_step": 3000,
     "roofline": 3000,
     "op_table": 3000,
+    "op_table_16": 3000,
     "prefix_caching": 3000,
     "engines_256": 20_000,
 }

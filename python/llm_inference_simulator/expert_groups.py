@@ -8,7 +8,7 @@ from llm_inference_simulator.errors import ConfigError
 
 if TYPE_CHECKING:
     from llm_inference_simulator.catalog import ModelSpec, XpuSpec
-    from llm_inference_simulator.config import PoolConfig, SimulatorConfig
+    from llm_inference_simulator.config import EngineConfig, PoolConfig, SimulatorConfig
     from llm_inference_simulator.performance_models.hardware import ExchangeLink
 
 
@@ -39,6 +39,11 @@ def steps_together(config: SimulatorConfig, pool: PoolConfig, model: ModelSpec) 
             "the experts and come and go together; leave one out"
         )
     return True
+
+
+def sharing_engines(pool: PoolConfig, engine: EngineConfig) -> int:
+    """Engines that share the experts of one: memory and prices depend on no others' number."""
+    return pool.size if engine.enable_expert_parallel else 1
 
 
 def exchange_link(config: SimulatorConfig, pool: PoolConfig, xpu: XpuSpec) -> ExchangeLink:

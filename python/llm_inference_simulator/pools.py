@@ -15,6 +15,7 @@ from llm_inference_simulator.errors import CapacityError, ConfigError
 from llm_inference_simulator.expert_groups import (
     exchange_link,
     exchange_warnings,
+    sharing_engines,
     steps_together,
 )
 from llm_inference_simulator.results import Capacity, PoolSetup
@@ -56,12 +57,15 @@ def resolve_pools(
 
     ``performance_model`` replaces the one that the configuration names; ``create`` and ``plan``
     stand in for :func:`create_performance_model` and :func:`plan_memory` where what they make is
-    used again. Raises what :func:`plan_memory` and the performance models raise, with the pool's name where there are
-    several, and :class:`ConfigError` where one performance model is given for several pools.
+    used again. Raises what :func:`plan_memory` and the performance models raise, with the pool's
+    name where there are several, and :class:`ConfigError` where one performance model is given for
+    several pools.
     """
     pools = config.cluster.named_pools
     if len(pools) == 1:
-        return (_resolve(config, pools[0], model, performance_model, create, plan),)
+        return (
+            _resolve(config, pools[0], model, performance_model, create=create, plan_memory=plan),
+        )
     if performance_model is not None:
         raise ConfigError(
             f"performance_model= prices one kind of engine, but the cluster has {len(pools)} "
@@ -78,7 +82,7 @@ def _resolve_named(
     plan: MemoryPlanner,
 ) -> ResolvedPool:
     try:
-        resolved = _resolve(config, pool, model, None, create, plan)
+        resolved = _resolve(config, pool, model, None, create=create, plan_memory=plan)
     except (CapacityError, ConfigError) as error:
         raise type(error)(f"pool {pool.name}: {error}") from None
     warnings = tuple(f"pool {pool.name}: {warning}" for warning in resolved.warnings)
@@ -90,6 +94,7 @@ def _resolve(
     pool: PoolConfig,
     model: ModelSpec,
     performance_model: BasePerformanceModel | None,
+    *,
     create: ModelFactory | None,
     plan_memory: MemoryPlanner,
 ) -> ResolvedPool:
@@ -101,8 +106,7 @@ def _resolve(
         xpu,
         engine,
         size,
-        # With expert parallelism all data-parallel engines of a pool share the experts.
-        engines=pool.size,
+        engines=sharing_engines(pool, engine),
         pipeline_parallel_size=pool.pipeline_parallel_size,
     )
     if performance_model is None:
@@ -174,7 +178,7 @@ def _price_stages(
 
         create = create_performance_model
 
-    grouped = steps_together(config, pool, model)
+    engine, grouped = config.engine_of(pool), steps_together(config, pool, model)
     stages = (
         (None,)
         if pool.pipeline_parallel_size == 1
@@ -186,10 +190,9 @@ def _price_stages(
             model,
             xpu,
             pool.tensor_parallel_size,
-            config.engine_of(pool),
+            engine,
             max_model_len=plan.max_model_len,
-            # With expert parallelism all data-parallel engines of a pool share the experts.
-            engines=pool.size,
+            engines=sharing_engines(pool, engine),
             exchange=exchange_link(config, pool, xpu) if grouped else None,
             stage=stage,
         )

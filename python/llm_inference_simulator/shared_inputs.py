@@ -124,17 +124,11 @@ class SharedInputs:
         xpu: XpuSpec,
         engine: EngineConfig,
         tensor_parallel_size: int,
-        *,
-        engines: int,
-        pipeline_parallel_size: int,
+        **options: int,
     ) -> MemoryPlan:
         """:func:`plan_memory`; what would make a model fit takes longer than most simulations."""
-        # Only experts that all engines share make one depend on how many there are.
-        options = {
-            "engines": engines if engine.enable_expert_parallel else 1,
-            "pipeline_parallel_size": pipeline_parallel_size,
-        }
-        key = (model.name, model.source, repr(xpu), engine, tensor_parallel_size, *options.values())
+        numbers = (tensor_parallel_size, *sorted(options.items()))
+        key = (model.name, model.source, repr(xpu), engine, *numbers)
         return self._plans.get(
             key, lambda: plan_memory(model, xpu, engine, tensor_parallel_size, **options)
         )

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "python" / "llm_inference_simulator"
 LAYERS = [
     {"errors"},
     {"files"},
-    {"sections"},
+    {"sections", "order_statistics"},
     {"rate_schedule"},
     {"workload_config"},
     {"config"},
